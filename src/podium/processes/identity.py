@@ -1,0 +1,213 @@
+"""Which process is meant, when the one who asks may have been restarted since it was started.
+
+A pid alone is worth nothing: the kernel hands it out again. A process is the same one only if its pid, its
+start time and a random token that was put into its environment (or argument list) all match. Called by
+`spawn`, `exits`, `targets` and `gateway`; calls /proc, pidfds where the kernel has them, and psutil where
+there is no /proc.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import select
+import signal
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from podium.resources.errors import IntegrityError
+
+# The variable's name. A token identifies a process, it opens nothing.
+TOKEN_VARIABLE = "PODIUM_PROCESS_TOKEN"  # noqa: S105
+_HAS_PROC = Path("/proc/self/stat").exists()
+_HAS_PIDFD = hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")
+_POLL_SECONDS = 0.02
+
+
+@dataclass(frozen=True)
+class ProcessIdentity:
+    """One process, for ever. `start_ticks` is in clock ticks since boot (1/100 s since 1970 without /proc)."""
+
+    pid: int
+    start_ticks: int
+    token: str
+
+
+def new_token() -> str:
+    """A token for one process: 128 random bits as 32 hex digits."""
+    return secrets.token_hex(16)
+
+
+def identify(pid: int, token: str) -> ProcessIdentity | None:
+    """The identity of the process that has this pid now, if it runs and carries `token`; else None."""
+    started = _start_ticks(pid)
+    if started is None or not _carries(pid, token):
+        return None
+    return ProcessIdentity(pid, started, token)
+
+
+def is_alive(identity: ProcessIdentity) -> bool:
+    """Does exactly this process still run? A zombie does not; a stranger with the same pid is not it.
+
+    A process whose environment may not be read and whose arguments do not show the token is not trusted:
+    False.
+    """
+    return _start_ticks(identity.pid) == identity.start_ticks and _carries(identity.pid, identity.token)
+
+
+def send_signal(identity: ProcessIdentity, number: signal.Signals) -> bool:
+    """Send a signal to exactly this process; False if it is gone. A reused pid is never hit."""
+    if not _HAS_PIDFD:
+        if not is_alive(identity):
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(identity.pid, number)
+            return True
+        return False
+    handle = open_pidfd(identity)
+    if handle is None:
+        return False
+    try:
+        signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def open_pidfd(identity: ProcessIdentity) -> int | None:
+    """A pidfd (the caller closes it) that is surely this process, or None if it is gone.
+
+    Opened first and checked afterwards: a descriptor stays with the process that it was opened for, so a
+    match after the opening proves that no stranger with a reused pid is behind it.
+    """
+    try:
+        handle = os.pidfd_open(identity.pid)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return None
+    if is_alive(identity):
+        return handle
+    os.close(handle)
+    return None
+
+
+def wait_exit(identity: ProcessIdentity, timeout: float) -> bool:
+    """Wait up to `timeout` seconds for this process to end. True: it has ended."""
+    if not _HAS_PIDFD:
+        deadline = time.monotonic() + timeout
+        while is_alive(identity):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
+    handle = open_pidfd(identity)
+    if handle is None:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        return bool(poll.poll(max(0, int(timeout * 1000))))
+    finally:
+        os.close(handle)
+
+
+def terminate(identity: ProcessIdentity, grace: float) -> bool:
+    """SIGTERM, and SIGKILL if it still runs after `grace` seconds; returns when it has ended.
+
+    True: it went by itself (or was gone already). False: it had to be killed.
+    """
+    if not send_signal(identity, signal.SIGTERM) or wait_exit(identity, grace):
+        return True
+    send_signal(identity, signal.SIGKILL)
+    # SIGKILL cannot be caught, but a process in uninterruptible sleep dies late; nobody should hang for it.
+    wait_exit(identity, 10.0)
+    return False
+
+
+def write_identity(path: Path, identity: ProcessIdentity) -> None:
+    """Keep an identity in a file that only the owner reads: whole or not at all, and safe against a power cut."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "w") as file:
+            json.dump(asdict(identity), file)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.replace(path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def read_identity(path: Path) -> ProcessIdentity | None:
+    """The identity kept in a file; None without one. Raises IntegrityError if the file holds something else."""
+    try:
+        kept = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise IntegrityError(f"{path}: expected the identity of a process as JSON: {error}") from error
+    match kept:
+        case {"pid": int(pid), "start_ticks": int(ticks), "token": str(token)} if pid > 0 and token:
+            return ProcessIdentity(pid, ticks, token)
+    raise IntegrityError(f"{path}: expected pid, start_ticks and token of a process")
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When the process with this pid started; None if there is none, or only a zombie that nobody has reaped yet."""
+    if not _HAS_PROC:
+        return _start_ticks_without_proc(pid)
+    try:
+        stat = Path(f"/proc/{pid:d}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # proc_pid_stat(5): the second field is the name in parentheses and may hold anything, also ") ".
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    state, started = fields[0], fields[19]
+    return None if state in (b"Z", b"X") else int(started)
+
+
+def _carries(pid: int, token: str) -> bool:
+    if not token:
+        return False
+    if not _HAS_PROC:
+        return _carries_without_proc(pid, token)
+    wanted = f"{TOKEN_VARIABLE}={token}".encode()
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        if wanted in Path(f"/proc/{pid:d}/environ").read_bytes().split(b"\0"):
+            return True
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+        return any(
+            token.encode() in argument
+            for argument in Path(f"/proc/{pid:d}/cmdline").read_bytes().split(b"\0")
+        )
+    return False
+
+
+def _start_ticks_without_proc(pid: int) -> int | None:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else round(process.create_time() * 100)
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _carries_without_proc(pid: int, token: str) -> bool:
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return process.environ().get(TOKEN_VARIABLE) == token or any(
+            token in part for part in process.cmdline()
+        )
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
