@@ -16,8 +16,13 @@ import ensurepip, ssl, venv
         # The interpreter behind the shim: a shim may answer differently in another folder.
         exec "$found" -c 'import sys; print(sys.executable)'
     else
+        # A traceback says it in its last line, everything else in its first.
+        case $said in
+            Traceback*) said=$(printf '%s\n' "$said" | tail -n 1) ;;
+            *) said=$(printf '%s\n' "$said" | head -n 1) ;;
+        esac
         tried="$tried
-  $found: $(printf '%s\n' "$said" | grep . | tail -n 1)"
+  $found: $said"
     fi
 done
 
