@@ -1,0 +1,3 @@
+"""Podium: an AI model deployment orchestrator."""
+
+__version__ = "0.1.0"

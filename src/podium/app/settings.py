@@ -1,0 +1,171 @@
+"""Every setting, read once from the environment and the command line. Under each field: its unit and what None means.
+
+Called by the entry points only; nothing else in Podium reads the environment.
+"""
+
+import hashlib
+import ipaddress
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from podium.resources.errors import InvalidInput, Issue, Refused
+from podium.resources.quantities import parse_size
+
+DEFAULT_API_PORT = 6780
+DEFAULT_GATEWAY_PORT = 6781
+_LONGEST_SOCKET_FOLDER = 50
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One installation of Podium on this machine."""
+
+    home: Path
+    """Folder with everything that Podium keeps here (PODIUM_HOME, `~/.podium`). Only its owner may enter it."""
+    database: str
+    """SQLAlchemy URL (PODIUM_DATABASE_URL). Default: SQLite in the home folder."""
+    blobs: str
+    """Where model files are stored (PODIUM_BLOBS_URL): a folder or `s3://bucket/prefix`. Default: in the home folder."""
+    api_host: str = "127.0.0.1"
+    """Address to listen on (PODIUM_API_HOST)."""
+    api_port: int = DEFAULT_API_PORT
+    """TCP port (PODIUM_API_PORT); 0: any free one."""
+    gateway_host: str = "127.0.0.1"
+    """Address that Envoy listens on (PODIUM_GATEWAY_HOST)."""
+    gateway_port: int = DEFAULT_GATEWAY_PORT
+    """TCP port (PODIUM_GATEWAY_PORT); 0: any free one."""
+    gateway_name: str = "local"
+    """Name of this machine's gateway in reports (PODIUM_GATEWAY_NAME)."""
+    gateway_tokens: bool = True
+    """Whether predictions need a token (PODIUM_GATEWAY_TOKENS=off turns it off; loopback only)."""
+    environments_limit: int = 20 * 2**30
+    """Bytes of virtual environments to keep (PODIUM_ENVIRONMENTS_LIMIT); least recently used ones go first."""
+    workers: int = 4
+    """Reconciling threads (PODIUM_WORKERS)."""
+    migrations: tuple[Path, ...] = field(default=())
+    """Further folders of migrations (PODIUM_MIGRATIONS, separated by ':'), for extensions that keep tables of their own."""
+
+    @property
+    def sockets(self) -> Path:
+        """A short folder for Unix sockets, whose paths hold at most 107 bytes."""
+        name = f"podium-{os.getuid()}-{hashlib.sha256(str(self.home).encode()).hexdigest()[:8]}"
+        base = os.environ.get("XDG_RUNTIME_DIR", "")
+        if not base or len(base) + len(name) > _LONGEST_SOCKET_FOLDER:
+            base = tempfile.gettempdir()
+        if len(base) + len(name) > _LONGEST_SOCKET_FOLDER:
+            base = "/tmp"  # noqa: S108 - entered only after `private_folder` has checked owner and mode
+        return Path(base) / name
+
+    @property
+    def run(self) -> Path:
+        """Identities of the processes that were started here."""
+        return self.home / "run"
+
+    @property
+    def logs(self) -> Path:
+        """Logs of server, gateway agent and Envoy."""
+        return self.home / "logs"
+
+    @property
+    def connection_file(self) -> Path:
+        """Where the CLI reads the addresses."""
+        return self.home / "connection.json"
+
+    @property
+    def admin_token_file(self) -> Path:
+        """The first token, readable by its owner only."""
+        return self.home / "admin.token"
+
+    @property
+    def gateway_token_file(self) -> Path:
+        """The gateway agent's token, readable by its owner only."""
+        return self.home / "gateway.token"
+
+    @property
+    def key_file(self) -> Path:
+        """The private key that signs tokens, readable by its owner only."""
+        return self.home / "keys" / "signing.pem"
+
+    @property
+    def is_public(self) -> bool:
+        """True if anything listens beyond this machine."""
+        return not (is_loopback(self.api_host) and is_loopback(self.gateway_host))
+
+
+def is_loopback(host: str) -> bool:
+    """`localhost`, 127.0.0.0/8 and ::1."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
+    """Settings from the environment; `overrides` (from the command line) win where they are not None.
+
+    Raises InvalidInput naming the variable.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    home = Path(str(given.pop("home", None) or environ.get("PODIUM_HOME") or Path.home() / ".podium")).expanduser()
+    home = home if home.is_absolute() else Path.cwd() / home
+    values: dict[str, object] = {
+        "home": home,
+        "database": environ.get("PODIUM_DATABASE_URL") or f"sqlite:///{home / 'podium.db'}",
+        "blobs": environ.get("PODIUM_BLOBS_URL") or str(home / "blobs"),
+    }
+    for name, variable in (
+        ("api_host", "PODIUM_API_HOST"),
+        ("gateway_host", "PODIUM_GATEWAY_HOST"),
+        ("gateway_name", "PODIUM_GATEWAY_NAME"),
+    ):
+        if environ.get(variable):
+            values[name] = environ[variable]
+    for name, variable, highest in (
+        ("api_port", "PODIUM_API_PORT", 65_535),
+        ("gateway_port", "PODIUM_GATEWAY_PORT", 65_535),
+        ("workers", "PODIUM_WORKERS", 256),
+    ):
+        if environ.get(variable):
+            values[name] = _number(variable, environ[variable], highest)
+    if environ.get("PODIUM_ENVIRONMENTS_LIMIT"):
+        try:
+            values["environments_limit"] = parse_size(environ["PODIUM_ENVIRONMENTS_LIMIT"])
+        except ValueError as error:
+            raise InvalidInput(Issue("PODIUM_ENVIRONMENTS_LIMIT", str(error))) from None
+    tokens = environ.get("PODIUM_GATEWAY_TOKENS", "on").lower()
+    if tokens not in ("on", "off"):
+        raise InvalidInput(Issue("PODIUM_GATEWAY_TOKENS", "expected on or off"))
+    values["gateway_tokens"] = tokens == "on"
+    if environ.get("PODIUM_MIGRATIONS"):
+        values["migrations"] = tuple(Path(part) for part in environ["PODIUM_MIGRATIONS"].split(":") if part)
+    settings = Settings(**{**values, **given})  # type: ignore[arg-type]
+    if not settings.gateway_tokens and settings.is_public:
+        raise Refused(
+            f"listening on {settings.gateway_host if not is_loopback(settings.gateway_host) else settings.api_host} "
+            "with PODIUM_GATEWAY_TOKENS=off would let anyone ask for predictions",
+            next_step="turn tokens on, or listen on 127.0.0.1",
+        )
+    return settings
+
+
+def _number(variable: str, text: str, highest: int) -> int:
+    if not text.isdigit() or int(text) > highest:
+        raise InvalidInput(Issue(variable, f"expected a whole number up to {highest}, not {text[:40]!r}"))
+    return int(text)
+
+
+def private_folder(path: Path) -> Path:
+    """Make `path` (mode 0700) or check that it is ours alone. Raises Refused if someone else could enter or owns it."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    info = path.lstat()
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+        raise Refused(f"{path} belongs to someone else", next_step="set PODIUM_HOME to a folder of your own")
+    if info.st_mode & 0o077:
+        path.chmod(0o700)
+    return path

@@ -1,0 +1,210 @@
+"""Prepares a Revision's files and environment, and keeps its replicas as `planning.revisions` decides.
+
+Called by the loop. Acts on the target outside any transaction; the status says what was seen and done.
+"""
+
+import datetime
+from pathlib import Path
+from typing import Protocol
+
+from podium.control.gateways import lowest_observed
+from podium.control.loop import now
+from podium.planning import revisions as planning
+from podium.planning.revisions import RevisionOutcome, RevisionWorld, Seen
+from podium.resources.errors import IntegrityError, InvalidInput, PodiumError
+from podium.resources.kinds import Revision
+from podium.resources.manifest import Manifest
+from podium.resources.revision import RevisionStatus
+from podium.store import Actor, Apply, Lease, Store
+from podium.targets.port import ReplicaObservation, ReplicaWish, Target
+
+FINALIZER = "podium/drain"
+_BUILD_LOOK = datetime.timedelta(milliseconds=300)
+_FAILED_RETRY = datetime.timedelta(seconds=60)
+
+
+class Preparation(Protocol):
+    """What a replica needs before it can start; made by the app from the registry and the environments."""
+
+    def prepare(self, revision: Revision, manifest: Manifest) -> "Prepared":
+        """Files checked out and environment looked at. Never waits for a build. Raises IntegrityError."""
+
+
+class Prepared(Protocol):
+    """`python` is None while the environment is made; `error` holds the resolver's own words when it can't be."""
+
+    model_path: Path
+    manifest_path: Path
+    python: Path | None
+    environment: str
+    progress: str
+    error: str
+    lock_text: str
+
+
+class RevisionReconciler:
+    """One pass: prepare, observe, decide, act, write."""
+
+    kind = "Revision"
+
+    def __init__(self, store: Store, *, targets: dict[str, Target], preparation: Preparation) -> None:
+        self._store = store
+        self._targets = targets
+        self._preparation = preparation
+        self._actor = Actor("revision-reconciler", "system")
+
+    def reconcile(self, lease: Lease) -> None:
+        """Load in a short read, act on the target, apply under the lease's token."""
+        with self._store.read() as tx:
+            revision = tx.by_uid(lease.uid)
+            version = revision and tx.find(
+                "ModelVersion", revision.metadata.workspace, f"{revision.spec.model}.{revision.spec.version}"
+            )
+        if revision is None:
+            self._store.release(lease, None)
+            return
+        target = self._targets[revision.spec.target]
+        observed = target.observe(lease.uid)
+        wants = revision.status.wanted_replicas and revision.metadata.deletion_requested_at is None
+        prepared: Prepared | None = None
+        if wants:
+            manifest = version.spec.manifest if version else None
+            if manifest is None:
+                self._fail(lease, f"{revision.spec.model} version {revision.spec.version} is gone")
+                return
+            try:
+                prepared = self._preparation.prepare(revision, manifest)
+            except (IntegrityError, InvalidInput) as error:
+                self._fail(lease, str(error))
+                return
+            if prepared.error and not observed:
+                self._fail(lease, prepared.error, environment=prepared.environment)
+                return
+            if prepared.python is None and not observed:
+                self._preparing(lease, prepared)
+                return
+        world = RevisionWorld(
+            now=now(),
+            replicas=[_seen(observation) for observation in observed],
+            observed_version=lowest_observed(self._store, now()),
+        )
+        outcome = planning.decide(revision, world)
+        failed = self._act(revision, target, prepared, outcome)
+        self._apply(lease, revision, prepared, outcome, failed)
+
+    def _act(
+        self, revision: Revision, target: Target, prepared: Prepared | None, outcome: RevisionOutcome
+    ) -> str:
+        for name in outcome.stop:
+            target.stop(name, revision.spec.runtime.drain)
+        for name in outcome.start:
+            if prepared is None or prepared.python is None:
+                return prepared.progress if prepared else "nothing is prepared"
+            wish = ReplicaWish(
+                name=name,
+                workspace=revision.metadata.workspace,
+                revision=revision.metadata.name,
+                revision_uid=revision.metadata.uid or "",
+                deployment=revision.spec.deployment,
+                spec=revision.spec,
+                python=prepared.python,
+                model_path=prepared.model_path,
+                manifest_path=prepared.manifest_path,
+            )
+            try:
+                target.start(wish)
+            except PodiumError as error:
+                return str(error)
+        return ""
+
+    def _apply(
+        self, lease: Lease, revision: Revision, prepared: Prepared | None, outcome: RevisionOutcome, failed: str
+    ) -> None:
+        target = self._targets[revision.spec.target]
+        with self._store.apply(lease, self._actor) as tx:
+            current = tx.by_uid(lease.uid)
+            if current is None:
+                return
+            status = outcome.status.model_copy(
+                update={
+                    "wanted_replicas": current.status.wanted_replicas,
+                    "environment": prepared.environment if prepared else current.status.environment,
+                    "progress": "",
+                    "replicas": [
+                        state.model_copy(update={"draining_version": tx.version}) if state.draining_version == 0 else state
+                        for state in outcome.status.replicas
+                    ],
+                }
+            )
+            if failed:
+                status = status.model_copy(update={"phase": "Failed", "message": failed})
+            changed = self._write(tx, current, status)
+            for type_, reason, message in outcome.events:
+                tx.event(current, type_, reason, message)
+            if outcome.drained and current.metadata.deletion_requested_at is not None:
+                tx.remove_finalizer(lease.uid, FINALIZER)
+            if changed:
+                _wake_owners(tx, current)
+            tx.finish(now() + datetime.timedelta(seconds=5) if failed else outcome.next_at)
+        # After the commit: an exit that is recorded may be forgotten; one that is not is seen again.
+        for name in outcome.forget:
+            target.forget(name)
+
+    @staticmethod
+    def _write(tx: Apply, current: Revision, status: RevisionStatus) -> bool:
+        """True if something changed that the Deployment or its rollout goes by."""
+        if status == current.status:
+            return False
+        tx.set_status(current.metadata.uid, status)
+        return True
+
+    def _fail(self, lease: Lease, message: str, *, environment: str | None = None) -> None:
+        with self._store.apply(lease, self._actor) as tx:
+            current = tx.by_uid(lease.uid)
+            if current is None:
+                return
+            update = {"phase": "Failed", "message": message, "progress": "", "environment": environment}
+            if self._write(tx, current, current.status.model_copy(update=update)):
+                tx.event(current, "Warning", "Failed", message)
+                _wake_owners(tx, current)
+            tx.finish(now() + _FAILED_RETRY)
+
+    def _preparing(self, lease: Lease, prepared: Prepared) -> None:
+        with self._store.apply(lease, self._actor) as tx:
+            current = tx.by_uid(lease.uid)
+            if current is None:
+                return
+            update = {
+                "phase": "Preparing", "progress": prepared.progress, "environment": prepared.environment,
+                "message": "preparing the environment",
+            }  # fmt: skip
+            if self._write(tx, current, current.status.model_copy(update=update)):
+                _wake_owners(tx, current)
+            tx.finish(now() + _BUILD_LOOK)
+
+
+def _seen(observation: ReplicaObservation) -> Seen:
+    return Seen(
+        name=observation.name,
+        phase=observation.phase,
+        address=observation.address,
+        pid=observation.pid,
+        started_at=observation.started_at,
+        exit_code=observation.exit_code,
+        log_tail=observation.log_tail,
+        sandbox=observation.sandbox,
+    )
+
+
+def _wake_owners(tx: Apply, revision: Revision) -> None:
+    """The Deployment, and its rollout under way, go by this revision's state."""
+    owner = revision.metadata.owner
+    if owner is None:
+        return
+    tx.wake(owner.uid)
+    deployment = tx.by_uid(owner.uid)
+    if deployment is not None and deployment.status.rollout:
+        rollout = tx.find("Rollout", revision.metadata.workspace, deployment.status.rollout)
+        if rollout is not None:
+            tx.wake(rollout.metadata.uid)
+

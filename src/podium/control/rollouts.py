@@ -1,0 +1,98 @@
+"""Carries out what `planning.rollouts` decides: weights written, verdicts recorded, the Deployment told of the end.
+
+Called by the loop, woken by gateway reports. Reads the samples that gateways sent; writes one transaction per pass.
+"""
+
+from podium.control.evidence import EvidenceReader
+from podium.control.gateways import known_gateways
+from podium.control.loop import now
+from podium.planning import rollouts as planning
+from podium.planning.deployments import keep_old_seconds
+from podium.planning.rollouts import RolloutOutcome, RolloutWorld
+from podium.resources.deployment import DeploymentStatus, RejectedRevision
+from podium.resources.kinds import Deployment, Rollout
+from podium.store import Actor, Apply, Lease, Store
+
+
+class RolloutReconciler:
+    """One pass: read evidence, decide, write."""
+
+    kind = "Rollout"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._evidence = EvidenceReader(store)
+        self._actor = Actor("rollout-reconciler", "system")
+
+    def reconcile(self, lease: Lease) -> None:
+        """Decides from what one consistent snapshot shows, and writes only if the lease still holds."""
+        with self._store.read() as tx:
+            rollout = tx.by_uid(lease.uid)
+            if rollout is None:
+                self._store.release(lease, None)
+                return
+            workspace, spec = rollout.metadata.workspace, rollout.spec
+            deployment = tx.by_uid(spec.deployment_uid)
+            candidate = tx.find("Revision", workspace, spec.candidate_revision)
+            stable = tx.find("Revision", workspace, spec.stable_revision) if spec.stable_revision else None
+        if deployment is None or deployment.status.rollout != rollout.metadata.name:
+            self._evidence.forget(lease.uid)
+            self._store.release(lease, None)
+            return
+        world = RolloutWorld(
+            now=now(),
+            candidate=candidate,
+            stable=stable,
+            replicas=deployment.spec.replicas,
+            gateways=known_gateways(self._store, now(), workspace=workspace, deployment=spec.deployment),
+            trial=self._evidence.trial(rollout),
+        )
+        outcome = planning.decide(rollout, world)
+        self._apply(lease, rollout, outcome)
+
+    def _apply(self, lease: Lease, seen: Rollout, outcome: RolloutOutcome) -> None:
+        with self._store.apply(lease, self._actor) as tx:
+            current = tx.by_uid(lease.uid)
+            deployment = tx.by_uid(seen.spec.deployment_uid)
+            if current is None or deployment is None or deployment.status.rollout != current.metadata.name:
+                return
+            if current.spec != seen.spec:
+                # Someone paused, promoted or aborted meanwhile: decide again, with that known.
+                tx.finish(now())
+                return
+            status = outcome.status
+            if (status.weight, status.phase) != (seen.status.weight, seen.status.phase) and not status.loaded:
+                status = status.model_copy(update={"weight_version": tx.version})
+            if status != current.status:
+                tx.set_status(lease.uid, status)
+            for type_, reason, message in outcome.events:
+                tx.event(current, type_, reason, message)
+                tx.audit(f"rollout.{reason}", current, message)
+            if outcome.ended is not None:
+                self._end(tx, deployment, current, outcome)
+                self._evidence.forget(lease.uid)
+            tx.finish(outcome.next_at)
+
+    @staticmethod
+    def _end(tx: Apply, deployment: Deployment, rollout: Rollout, outcome: RolloutOutcome) -> None:
+        """In the transaction that ends the rollout, the Deployment learns who is stable now."""
+        spec, uid = rollout.spec, deployment.metadata.uid or ""
+        status: DeploymentStatus = deployment.status.model_copy(update={"rollout": None})
+        promoted = outcome.ended == "promoted"
+        loser = spec.stable_revision if promoted else spec.candidate_revision
+        if loser is not None:
+            # A revision that was taken back is of no further use; the old one after a promotion is kept warm.
+            keep = keep_old_seconds(spec.settings) if promoted else 1.0
+            status = status.model_copy(update={"retiring": {**status.retiring, loser: planning.later(now(), keep)}})
+        if promoted:
+            status = status.model_copy(update={"stable_revision": spec.candidate_revision, "rejected": None})
+        else:
+            rejected = RejectedRevision(
+                revision=spec.candidate_revision,
+                generation=spec.generation,
+                rollout=rollout.metadata.name,
+                reason=outcome.reason,
+            )
+            status = status.model_copy(update={"rejected": rejected})
+        tx.set_status(uid, status)
+        tx.wake(uid)

@@ -1,0 +1,365 @@
+"""What a Rollout does next: small states, one function each, pure.
+
+Called by `control.rollouts` with the evidence that it read; the outcome carries the words and the evidence of every
+decision, so that a person can read why and a program can replay it.
+
+    Pending ──ready──> Progressing <──> Paused / Held
+       │                   │  └──last step passed / promote──> Promoting ──loaded──> Promoted
+       │                   │                                   Observing (blue-green)
+       └──failed/abort──> RollingBack ──loaded──> RolledBack
+    any unfinished ──new wish──> Superseded (written by the Deployment reconciler)
+"""
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from podium.planning.looks import Look, Trial, look_at
+from podium.resources.deployment import BlueGreenStrategy, CanaryStep, CanaryStrategy
+from podium.resources.kinds import Revision, Rollout
+from podium.resources.rollout import FINAL_PHASES, Decision, RolloutStatus
+
+_LOOK = datetime.timedelta(seconds=1)
+_SOON = datetime.timedelta(milliseconds=200)
+_SILENT_LIMIT = datetime.timedelta(seconds=5)
+"""A gateway that has not reported for this long is silent: a rollback does not wait for it, a step forward does."""
+_MAX_DECISIONS = 200
+
+
+@dataclass(frozen=True)
+class GatewayView:
+    """One gateway's last report."""
+
+    name: str
+    seen_at: datetime.datetime
+    observed_version: int
+    """Every commit up to this one is rendered and loaded there."""
+    error: str = ""
+    """Envoy's own words, where it refused this Deployment's route."""
+    error_version: int = 0
+
+
+@dataclass(frozen=True)
+class RolloutWorld:
+    """What the reconciler saw."""
+
+    now: datetime.datetime
+    candidate: Revision | None
+    stable: Revision | None
+    replicas: int
+    """Wanted of each revision."""
+    gateways: Sequence[GatewayView]
+    trial: Trial
+    """The requests that both arms have seen, as windows."""
+
+
+@dataclass(frozen=True)
+class RolloutOutcome:
+    """The status to write and what else follows in the same transaction."""
+
+    status: RolloutStatus
+    ended: Literal["promoted", "rolledBack"] | None = None
+    events: tuple[tuple[Literal["Normal", "Warning"], str, str], ...] = ()
+    next_at: datetime.datetime | None = None
+    reason: str = ""
+
+
+def decide(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
+    """The next idempotent step. `weight_version` of a changed weight is set by whoever commits it."""
+    status = rollout.status
+    if status.phase in FINAL_PHASES:
+        return RolloutOutcome(status=status)
+    if status.started_at is None:
+        status = status.model_copy(update={"started_at": world.now})
+        rollout = rollout.model_copy(update={"status": status})
+    if status.phase == "Pending":
+        return _pending(rollout, world)
+    if status.phase == "RollingBack":
+        return _rolling_back(rollout, world)
+    refused = next((view for view in world.gateways if view.error and view.error_version >= status.weight_version), None)
+    if refused is not None and status.weight > 0:
+        return _roll_back(rollout, world, f"gateway {refused.name} refused the configuration: {refused.error}")
+    if rollout.spec.requested == "abort":
+        return _roll_back(rollout, world, f"aborted by {rollout.spec.requested_by or 'a user'}")
+    if status.weight > 0 and _is_dead(world.candidate) and not _is_dead(world.stable):
+        return _roll_back(rollout, world, _why_dead(world.candidate), liveness=True)
+    if status.phase == "Promoting":
+        return _promoting(rollout, world)
+    if status.phase == "Observing":
+        return _observing(rollout, world)
+    if rollout.spec.requested == "promote":
+        return _promote(rollout, world, f"promoted by {rollout.spec.requested_by or 'a user'} without waiting for evidence")
+    return _progressing(rollout, world)
+
+
+def _pending(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
+    status, candidate = rollout.status, world.candidate
+    started = status.started_at or world.now
+    if rollout.spec.requested == "abort":
+        return _roll_back(rollout, world, f"aborted by {rollout.spec.requested_by or 'a user'}")
+    if candidate is None:
+        return _roll_back(rollout, world, f"revision {rollout.spec.candidate_revision} is gone")
+    if candidate.status.phase in ("Failed", "CrashLoop") and rollout.spec.stable_revision is not None:
+        return _roll_back(rollout, world, _why_dead(candidate), liveness=True)
+    if candidate.status.phase not in ("Failed", "CrashLoop") and candidate.status.ready_replicas >= max(1, world.replicas):
+        return _start(rollout, world)
+    timeout = rollout.spec.settings.ready_timeout
+    if (world.now - started).total_seconds() > timeout and rollout.spec.stable_revision is not None:
+        return _roll_back(rollout, world, f"{candidate.metadata.name} was not ready within {timeout:g} s", liveness=True)
+    words = candidate.status.message or candidate.status.progress or f"{candidate.status.phase.lower()}"
+    message = f"waiting for {candidate.metadata.name} to be ready: {words}"
+    # The revision's reconciler wakes this one when something changes; the timer is for the timeout.
+    next_at = min(world.now + 5 * _LOOK, started + datetime.timedelta(seconds=timeout + 0.1))
+    if next_at <= world.now:
+        next_at = world.now + 5 * _LOOK
+    return RolloutOutcome(status=status.model_copy(update={"message": message}), next_at=next_at)
+
+
+def _start(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
+    strategy = rollout.spec.settings.strategy
+    name = rollout.spec.candidate_revision
+    if rollout.spec.stable_revision is None:
+        return _promote(rollout, world, f"{name} is the first revision: there is nothing to compare it with")
+    if rollout.spec.cause == "rollback":
+        return _promote(rollout, world, f"rollback to {name}: all traffic at once")
+    if isinstance(strategy, CanaryStrategy):
+        weight = strategy.steps[0].weight
+        return _shift(rollout, world, step=0, weight=weight, phase="Progressing", reason=f"{name} is ready", decision="start")
+    if isinstance(strategy, BlueGreenStrategy):
+        words = f"{name} is ready and can be previewed with the header {strategy.preview_header}: true"
+        outcome = _shift(rollout, world, step=0, weight=0, phase="Progressing", reason=words, decision="start")
+        return replace(outcome, status=outcome.status.model_copy(update={"preview": True}))
+    return _promote(rollout, world, f"{name} is ready (strategy recreate)")
+
+
+def _progressing(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
+    status = rollout.status
+    waiting = _not_loaded(status, world)
+    if waiting and not status.loaded:
+        return RolloutOutcome(status=status.model_copy(update={"message": waiting}), next_at=world.now + _SOON)
+    if not status.loaded:
+        status = status.model_copy(update={"loaded": True, "step_started_at": world.now, "message": "loaded"})
+        rollout = rollout.model_copy(update={"status": status})
+    if isinstance(rollout.spec.settings.strategy, BlueGreenStrategy):
+        return _previewing(rollout, rollout.spec.settings.strategy, world)
+    assert isinstance(rollout.spec.settings.strategy, CanaryStrategy), "recreate never progresses by steps"
+    return _judge_step(rollout, rollout.spec.settings.strategy, world)
+
+
+def _judge_step(rollout: Rollout, strategy: CanaryStrategy, world: RolloutWorld) -> RolloutOutcome:
+    status = rollout.status
+    step = strategy.steps[status.step]
+    since = (world.now - (status.step_started_at or world.now)).total_seconds()
+    seen = world.trial.candidate_requests(status.step_started_at)
+    complete = seen >= step.requests if step.requests is not None else since >= (step.duration or 0.0)
+    capped = since >= step_cap(step)
+    last = status.step == len(strategy.steps) - 1
+    look = look_at(rollout, world.trial, last=last, complete=complete, capped=capped)
+    status = _count(status, world.trial)
+    rollout = rollout.model_copy(update={"status": status})
+    if look.decision == "rollback":
+        return _roll_back(rollout, world, look.reason, evidence=look.evidence)
+    if rollout.spec.paused:
+        return _stay(rollout, world, look, phase="Paused", message=f"paused at {status.weight} %")
+    if look.decision == "advance":
+        if last:
+            return _promote(rollout, world, look.reason, evidence=look.evidence)
+        following = strategy.steps[status.step + 1]
+        return _shift(
+            rollout, world, step=status.step + 1, weight=following.weight, phase="Progressing", reason=look.reason,
+            evidence=look.evidence,
+        )  # fmt: skip
+    if look.decision == "hold" and capped:
+        wish = rollout.spec.settings.analysis.on_inconclusive
+        if wish == "rollback":
+            return _roll_back(rollout, world, f"inconclusive: {look.reason}", evidence=look.evidence)
+        if wish == "promote" and seen > 0:
+            return _promote(rollout, world, f"inconclusive, promoted as the spec says: {look.reason}", evidence=look.evidence)
+        return _stay(rollout, world, look, phase="Held", message=look.reason)
+    return _stay(rollout, world, look, phase="Progressing", message=look.reason)
+
+
+def step_cap(step: CanaryStep) -> float:
+    """Seconds after which a step without enough evidence is inconclusive."""
+    if step.max_duration is not None:
+        return max(step.max_duration, step.duration or 0.0)
+    return max(10 * step.duration, 60.0) if step.duration is not None else 3600.0
+
+
+def _previewing(rollout: Rollout, strategy: BlueGreenStrategy, world: RolloutWorld) -> RolloutOutcome:
+    since = (world.now - (rollout.status.step_started_at or world.now)).total_seconds()
+    if rollout.spec.paused or not strategy.auto_promote:
+        wait = "paused" if rollout.spec.paused else "waiting for `podium rollout promote` or `abort`"
+        status = rollout.status.model_copy(update={"phase": "Paused" if rollout.spec.paused else "Held", "message": wait})
+        return RolloutOutcome(status=status, next_at=world.now + 10 * _LOOK)
+    if since >= strategy.preview_for:
+        return _promote(rollout, world, f"previewed for {strategy.preview_for:g} s")
+    at = (rollout.status.step_started_at or world.now) + datetime.timedelta(seconds=strategy.preview_for)
+    status = rollout.status.model_copy(update={"phase": "Progressing", "message": "preview"})
+    return RolloutOutcome(status=status, next_at=at)
+
+
+def _promoting(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
+    waiting = _not_loaded(rollout.status, world)
+    if waiting:
+        return RolloutOutcome(status=rollout.status.model_copy(update={"message": waiting}), next_at=world.now + _SOON)
+    strategy = rollout.spec.settings.strategy
+    observe = strategy.observe if isinstance(strategy, BlueGreenStrategy) else 0.0
+    if observe and rollout.spec.stable_revision is not None and rollout.spec.cause != "rollback":
+        update = {"phase": "Observing", "loaded": True, "step_started_at": world.now, "message": f"observing for {observe:g} s"}
+        return RolloutOutcome(status=rollout.status.model_copy(update=update), next_at=world.now + _LOOK)
+    return _promoted(rollout, world)
+
+
+def _observing(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
+    """After a blue-green flip there is nothing to compare with: liveness (looked at before) and plain thresholds."""
+    strategy = rollout.spec.settings.strategy
+    observe = strategy.observe if isinstance(strategy, BlueGreenStrategy) else 0.0
+    status = _count(rollout.status, world.trial)
+    rollout = rollout.model_copy(update={"status": status})
+    look = look_at(rollout, world.trial, last=True, complete=False, capped=False)
+    if look.decision == "rollback" and not _is_dead(world.stable):
+        return _roll_back(rollout, world, look.reason, evidence=look.evidence)
+    since = (world.now - (status.step_started_at or world.now)).total_seconds()
+    if since >= observe or rollout.spec.requested == "promote":
+        return _promoted(rollout, world)
+    return RolloutOutcome(status=status, next_at=world.now + _LOOK)
+
+
+def _promoted(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
+    name = rollout.spec.candidate_revision
+    update = {"phase": "Promoted", "loaded": True, "preview": False, "finished_at": world.now, "message": f"{name} takes all traffic"}
+    return RolloutOutcome(
+        status=rollout.status.model_copy(update=update), ended="promoted", events=(("Normal", "Promoted", f"{name} takes all traffic"),)
+    )
+
+
+def _rolling_back(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
+    status = rollout.status
+    reason = _last_reason(status)
+    waiting = _not_loaded(status, world, wait_for_silent=False)
+    if waiting:
+        return RolloutOutcome(status=status.model_copy(update={"message": f"{reason}; {waiting}"}), next_at=world.now + _SOON)
+    update = {"phase": "RolledBack", "loaded": True, "finished_at": world.now, "message": reason}
+    return RolloutOutcome(
+        status=status.model_copy(update=update), ended="rolledBack", reason=reason, events=(("Warning", "RolledBack", reason),)
+    )
+
+
+def _last_reason(status: RolloutStatus) -> str:
+    return next((entry.reason for entry in reversed(status.decisions) if entry.decision == "rollback"), status.message)
+
+
+def _promote(
+    rollout: Rollout, world: RolloutWorld, reason: str, *, evidence: dict[str, Any] | None = None
+) -> RolloutOutcome:
+    """All traffic to the candidate; the rollout ends when that is seen loaded."""
+    return _shift(
+        rollout, world, step=rollout.status.step, weight=100, phase="Promoting", reason=reason, decision="promote",
+        evidence=evidence,
+    )  # fmt: skip
+
+
+def _roll_back(
+    rollout: Rollout, world: RolloutWorld, reason: str, *, evidence: dict[str, Any] | None = None, liveness: bool = False
+) -> RolloutOutcome:
+    """All traffic to the stable revision, which is still warm: one flip."""
+    if liveness:
+        evidence = {"liveness": reason, "candidate": world.candidate.status.model_dump(mode="json") if world.candidate else None}
+    outcome = _shift(
+        rollout, world, step=rollout.status.step, weight=0, phase="RollingBack", reason=reason, decision="rollback",
+        evidence=evidence,
+    )  # fmt: skip
+    return replace(outcome, status=outcome.status.model_copy(update={"preview": False}), next_at=world.now + _SOON / 4)
+
+
+def _shift(
+    rollout: Rollout,
+    world: RolloutWorld,
+    *,
+    step: int,
+    weight: int,
+    phase: str,
+    reason: str,
+    decision: str = "advance",
+    evidence: dict[str, Any] | None = None,
+) -> RolloutOutcome:
+    status = _decided(rollout.status, world.now, decision, reason, evidence)
+    update: dict[str, Any] = {
+        "phase": phase, "step": step, "weight": weight, "loaded": False, "step_started_at": None, "message": reason,
+    }  # fmt: skip
+    if decision in ("rollback", "promote"):
+        update["verdict_at"] = world.now
+    name = {"rollback": "RollingBack", "promote": "Promoting"}.get(decision, "WeightChanged")
+    kind: Literal["Normal", "Warning"] = "Warning" if decision == "rollback" else "Normal"
+    words = f"{weight} % to {rollout.spec.candidate_revision}: {reason}"
+    return RolloutOutcome(
+        status=status.model_copy(update=update), events=((kind, name, words),), next_at=world.now + _SOON / 4
+    )
+
+
+def _stay(rollout: Rollout, world: RolloutWorld, look: Look, *, phase: str, message: str) -> RolloutOutcome:
+    status = _decided(rollout.status, world.now, look.decision, look.reason, look.evidence if phase == "Held" else None)
+    events: tuple[tuple[Literal["Normal", "Warning"], str, str], ...] = ()
+    if phase != rollout.status.phase:
+        events = (("Warning" if phase == "Held" else "Normal", phase, message),)
+    return RolloutOutcome(
+        status=status.model_copy(update={"phase": phase, "message": message}), events=events, next_at=world.now + _LOOK
+    )
+
+
+def _decided(
+    status: RolloutStatus, now: datetime.datetime, decision: str, reason: str, evidence: dict[str, Any] | None
+) -> RolloutStatus:
+    """With the decision at the end; a look that says the same as the one before is folded into it."""
+    entry = Decision(
+        at=now, step=status.step, weight=status.weight, decision=decision, reason=reason, evidence=evidence
+    )
+    entries = list(status.decisions)
+    last = entries[-1] if entries else None
+    if last is not None and decision in ("continue", "hold") and last.decision == decision and last.step == status.step:
+        entries[-1] = entry.model_copy(update={"repeated": last.repeated + 1})
+    else:
+        entries.append(entry)
+    return status.model_copy(update={"decisions": entries[-_MAX_DECISIONS:]})
+
+
+def _count(status: RolloutStatus, trial: Trial) -> RolloutStatus:
+    totals = trial.totals()
+    return status.model_copy(
+        update={
+            "candidate_requests": totals.candidate_requests,
+            "candidate_bad": totals.candidate_bad,
+            "stable_requests": totals.stable_requests,
+            "stable_bad": totals.stable_bad,
+        }
+    )
+
+
+def _not_loaded(status: RolloutStatus, world: RolloutWorld, *, wait_for_silent: bool = True) -> str:
+    """Empty when every gateway has loaded the present weight, else what is waited for, in words."""
+    live = [view for view in world.gateways if world.now - view.seen_at <= _SILENT_LIMIT]
+    silent = [view for view in world.gateways if world.now - view.seen_at > _SILENT_LIMIT]
+    if not live and wait_for_silent:
+        return "waiting: no gateway reports; is `podium gateway` running?"
+    if silent and wait_for_silent and any(view.observed_version < status.weight_version for view in silent):
+        return f"waiting: gateway {silent[0].name} has been silent since {silent[0].seen_at:%H:%M:%S}"
+    behind = [view.name for view in live if view.observed_version < status.weight_version]
+    return f"waiting for gateway {', '.join(behind)} to load the new weights" if behind else ""
+
+
+def _is_dead(revision: Revision | None) -> bool:
+    return revision is None or revision.status.ready_replicas == 0
+
+
+def _why_dead(revision: Revision | None) -> str:
+    if revision is None:
+        return "liveness: the candidate revision is gone"
+    words = revision.status.message or revision.status.last_exit or "no replica is ready"
+    return f"liveness: {revision.metadata.name} has no ready replica: {words}"
+
+
+def later(now: datetime.datetime, seconds: float) -> datetime.datetime:
+    """`now` plus `seconds`."""
+    return now + datetime.timedelta(seconds=seconds)

@@ -1,0 +1,133 @@
+"""Which arms a Deployment's requests go to: a pure function of the Deployment, its Revisions and its Rollout.
+
+Called by the gateway agent, which renders the outcome as Envoy configuration. Nothing here knows Envoy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from podium.resources.deployment import BlueGreenStrategy
+from podium.resources.kinds import Deployment, Revision, Rollout
+
+WHOLE = 10_000
+"""Basis points of all live traffic."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One revision in one role. Only randomised requests are in `live`: previewed and pinned ones are counted apart."""
+
+    workspace: str
+    revision: str
+    version: str
+    role: Literal["live", "preview", "direct"]
+    weight: int
+    """Basis points of live traffic; 0 in the other roles."""
+    endpoints: tuple[str, ...]
+    """`unix:/path` or `http://host:port` of each ready replica."""
+
+    @property
+    def cluster(self) -> str:
+        """Envoy's name for it; '_' cannot occur in the parts."""
+        return f"{self.workspace}_{self.revision}_{self.role}"
+
+
+@dataclass(frozen=True)
+class RouteEntry:
+    """All that the gateway does for one Deployment. `live` weights sum to 10,000, or `live` is empty: then requests
+    are answered 503 with `unavailable` as the reason."""
+
+    workspace: str
+    deployment: str
+    uid: str
+    live: tuple[Arm, ...]
+    preview: Arm | None
+    preview_header: str | None
+    direct: Arm | None
+    """Answers `/versions/V` for its own version only."""
+    timeout: float
+    """Seconds."""
+    idempotent: bool
+    max_body: int
+    """Bytes."""
+    unavailable: str
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Every arm that needs a cluster."""
+        return tuple(arm for arm in (*self.live, self.preview, self.direct) if arm is not None)
+
+
+def endpoints_of(revision: Revision | None) -> tuple[str, ...]:
+    """Addresses of the replicas that answer now."""
+    if revision is None:
+        return ()
+    return tuple(sorted(state.address for state in revision.status.replicas if state.phase == "Ready"))
+
+
+def plan_route(deployment: Deployment, revisions: Mapping[str, Revision], rollout: Rollout | None) -> RouteEntry:
+    """`revisions` by name; `rollout` is the one that the Deployment's status names, or None.
+
+    A rollout that has ended but is still named keeps its last weight (0 or 100): a reader that sees the end of the
+    rollout before the Deployment's new status, or after it, plans the same route.
+
+    Traffic never points at a revision without a ready replica while another that may serve has one: a dead candidate's
+    share falls to the stable revision at once, and the other way round only where the candidate has taken traffic
+    already (it has passed its gates for that).
+    """
+    workspace = deployment.metadata.workspace
+    status, spec = deployment.status, deployment.spec
+    stable_name, candidate_name, weight = status.stable_revision, None, 0
+    if rollout is not None:
+        stable_name = rollout.spec.stable_revision
+        candidate_name, weight = rollout.spec.candidate_revision, rollout.status.weight * 100
+
+    def arm(name: str | None, role: Literal["live", "preview", "direct"], share: int) -> Arm | None:
+        revision = revisions.get(name) if name else None
+        endpoints = endpoints_of(revision)
+        if revision is None or not endpoints:
+            return None
+        return Arm(workspace, revision.metadata.name, revision.spec.version, role, share, endpoints)
+
+    stable, candidate = arm(stable_name, "live", WHOLE - weight), arm(candidate_name, "live", weight)
+    if candidate is None or weight == 0:
+        live = _whole(stable)
+    elif stable is None or weight == WHOLE:
+        live = _whole(candidate)
+    else:
+        live = (stable, candidate)
+    if deployment.metadata.deletion_requested_at is not None:
+        live = ()
+    preview, header = None, None
+    if rollout is not None and rollout.status.preview and candidate_name is not None:
+        strategy = rollout.spec.settings.strategy
+        if isinstance(strategy, BlueGreenStrategy):
+            preview, header = arm(candidate_name, "preview", 0), strategy.preview_header
+    served = candidate_name if weight == WHOLE else stable_name
+    reason = "" if live else _why_unavailable(deployment)
+    return RouteEntry(
+        workspace=workspace,
+        deployment=deployment.metadata.name,
+        uid=deployment.metadata.uid or "",
+        live=live,
+        preview=preview,
+        preview_header=header if preview else None,
+        direct=arm(served, "direct", 0),
+        timeout=spec.runtime.request_timeout,
+        idempotent=spec.idempotent,
+        max_body=spec.runtime.max_body,
+        unavailable=reason,
+    )
+
+
+def _whole(arm: Arm | None) -> tuple[Arm, ...]:
+    return () if arm is None else (Arm(arm.workspace, arm.revision, arm.version, arm.role, WHOLE, arm.endpoints),)
+
+
+def _why_unavailable(deployment: Deployment) -> str:
+    if deployment.metadata.deletion_requested_at is not None:
+        return "the deployment is being deleted"
+    if deployment.spec.replicas == 0:
+        return "the deployment has no replicas (spec.replicas is 0)"
+    return "no replica of the deployment is ready yet"

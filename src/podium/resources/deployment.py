@@ -1,0 +1,245 @@
+"""Deployment: the wish to serve a version or an alias of a model, and how traffic passes to a new one."""
+
+import datetime
+import re
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from podium.resources.quantities import Duration, Size
+from podium.resources.shape import Name, Spec, Status
+
+PREVIEW_HEADER = "x-podium-preview"
+_HEADER = re.compile(r"[a-z0-9][-a-z0-9_]{0,63}")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+
+
+class ModelReference(Spec):
+    """Which version: exactly one of `version` (a number as text) and `alias`."""
+
+    name: Name
+    version: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")] | None = None
+    alias: Name | None = None
+
+    @field_validator("version", mode="before")
+    @classmethod
+    def _number_is_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "ModelReference":
+        if (self.version is None) == (self.alias is None):
+            raise ValueError("expected exactly one of version and alias")
+        return self
+
+
+class ResourceLimits(Spec):
+    """What one replica may use."""
+
+    memory: Size = 2 * 2**30
+    """Address space beyond the code's own is not counted; resident data over this ends the replica."""
+    cpus: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Threads of native pools; with `pin_cpus` also the number of processors that it is bound to."""
+    pin_cpus: bool = False
+    niceness: Annotated[int, Field(ge=0, le=19)] = 5
+    """Models yield to the control plane and the gateway by default."""
+    open_files: Annotated[int, Field(ge=64, le=1_048_576)] = 4096
+
+
+class RuntimeSettings(Spec):
+    """The model server's settings."""
+
+    max_batch: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Rows that go to the model in one call."""
+    max_delay: Duration = 0.0
+    """How long a batch may wait for company; 0s adds no delay."""
+    queue_length: Annotated[int, Field(ge=1, le=100_000)] = 1024
+    """Requests that may wait; one more is answered 429."""
+    request_timeout: Annotated[Duration, Field(ge=0.05, le=3600)] = 30.0
+    max_body: Annotated[Size, Field(ge=1024, le=2**30)] = 16 * 2**20
+    drain: Annotated[Duration, Field(ge=0, le=3600)] = 20.0
+    startup_timeout: Annotated[Duration, Field(ge=1, le=3600)] = 120.0
+    """From the start of a replica's process to ready; past it the replica counts as failed."""
+    env: dict[str, str] = Field(default_factory=dict, max_length=64)
+    """Extra environment variables of the model's process. Not for secrets: a spec can be read by whoever may read it."""
+
+    @field_validator("env")
+    @classmethod
+    def _check_env(cls, env: dict[str, str]) -> dict[str, str]:
+        for name, value in env.items():
+            if not _ENV_NAME.fullmatch(name) or name.startswith(("PODIUM_", "LD_", "PYTHON")):
+                raise ValueError(f"{name[:40]!r}: expected a variable name that does not start with PODIUM_, LD_ or PYTHON")
+            if len(value) > 4096 or "\x00" in value:
+                raise ValueError(f"{name}: expected at most 4096 characters and no NUL")
+        return env
+
+
+class SandboxSettings(Spec):
+    """How far the model's process is shut in."""
+
+    require: Literal["none", "files", "full"] = "none"
+    """The level that must be reached, else the replica is not started: `files` = Landlock file rules,
+    `full` = files, TCP and local sockets."""
+    connect_ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(default_factory=list, max_length=32)
+    """TCP ports that the model may connect to; none by default."""
+
+
+class CanaryStep(Spec):
+    """One share of traffic for the candidate, kept until `duration` has passed or `requests` were seen by it."""
+
+    weight: Annotated[int, Field(ge=1, le=100)]
+    """Percent of requests that go to the candidate."""
+    duration: Duration | None = None
+    requests: Annotated[int, Field(ge=1, le=10**9)] | None = None
+    max_duration: Duration | None = None
+    """Cap: past it without enough evidence the verdict is inconclusive. None: ten times `duration`, or 1h."""
+
+    @model_validator(mode="after")
+    def _has_an_end(self) -> "CanaryStep":
+        if (self.duration is None) == (self.requests is None):
+            raise ValueError("expected exactly one of duration and requests")
+        return self
+
+
+def _default_steps() -> list[CanaryStep]:
+    return [CanaryStep(weight=10, duration=60), CanaryStep(weight=50, duration=60)]
+
+
+class CanaryStrategy(Spec):
+    """Traffic moves in steps, each one judged."""
+
+    type: Literal["canary"] = "canary"
+    steps: list[CanaryStep] = Field(default_factory=_default_steps, min_length=1, max_length=50)
+    warmup: Annotated[Duration, Field(le=3600)] = 0.0
+    """Requests in this time after a step's shift are not counted (cold caches)."""
+    keep_old: Annotated[Duration, Field(le=30 * 86400)] = 30.0
+    """How long the old revision stays warm after promotion."""
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "CanaryStrategy":
+        weights = [step.weight for step in self.steps]
+        if any(later <= earlier for earlier, later in zip(weights, weights[1:], strict=False)):
+            raise ValueError("steps: expected weights that rise from step to step")
+        return self
+
+
+class BlueGreenStrategy(Spec):
+    """The candidate can be previewed by header, then all traffic flips at once."""
+
+    type: Literal["blueGreen"] = "blueGreen"
+    preview_header: str = PREVIEW_HEADER
+    """Requests with this header set to `true` go to the candidate before the flip; they are never counted."""
+    auto_promote: bool = True
+    preview_for: Annotated[Duration, Field(le=30 * 86400)] = 0.0
+    """How long the preview lasts before an automatic flip."""
+    observe: Annotated[Duration, Field(le=86400)] = 30.0
+    """How long thresholds and liveness are watched after the flip before the rollout counts as promoted."""
+    keep_old: Annotated[Duration, Field(le=30 * 86400)] = 300.0
+
+    @field_validator("preview_header")
+    @classmethod
+    def _check_header(cls, value: str) -> str:
+        if not _HEADER.fullmatch(value) or value in {"host", "authorization", "content-type", "content-length"}:
+            raise ValueError("expected a lower-case header name that is not one of HTTP's own")
+        return value
+
+
+class RecreateStrategy(Spec):
+    """The old revision is replaced as soon as the new one is ready; nothing is judged but liveness."""
+
+    type: Literal["recreate"] = "recreate"
+
+
+Strategy = Annotated[CanaryStrategy | BlueGreenStrategy | RecreateStrategy, Field(discriminator="type")]
+
+
+class MetricMargin(Spec):
+    """How much worse the candidate may be. Shares are fractions: 0.01 is one percent of requests."""
+
+    enabled: bool = True
+    margin: Annotated[float, Field(gt=0, le=1)] = 0.02
+    """Promotion: the upper bound on candidate - stable must lie below this absolute share."""
+    relative_margin: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """Rollback: the candidate's rate may be (1 + this) times the stable one's."""
+
+
+class LatencyMargin(MetricMargin):
+    """Latency as the share of requests that take longer than `threshold`."""
+
+    threshold: Annotated[Duration, Field(gt=0, le=600)] = 0.25
+
+
+class Threshold(Spec):
+    """A plain limit on the candidate alone, for whoever wants one. It is no test: it can take a good version back."""
+
+    metric: Literal["errorRate", "refusalRate", "slowRate"]
+    max: Annotated[float, Field(ge=0, le=1)]
+    min_requests: Annotated[int, Field(ge=1, le=10**9)] = 100
+
+
+class Analysis(Spec):
+    """What a candidate is judged by."""
+
+    enabled: bool = True
+    alpha: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """Chance that a candidate which is no worse is ever taken back, over the whole rollout and all metrics together."""
+    error_rate: MetricMargin = Field(default_factory=MetricMargin)
+    refusal_rate: MetricMargin = Field(default_factory=MetricMargin)
+    latency: LatencyMargin | None = None
+    thresholds: list[Threshold] = Field(default_factory=list, max_length=16)
+    on_inconclusive: Literal["hold", "promote", "rollback"] = "hold"
+
+
+class RolloutSettings(Spec):
+    """How a new revision takes over."""
+
+    strategy: Strategy = Field(default_factory=CanaryStrategy)
+    analysis: Analysis = Field(default_factory=Analysis)
+    ready_timeout: Annotated[Duration, Field(ge=1, le=86400)] = 900.0
+    """From the rollout's start until the candidate is ready (environment, load, warm-up); past it: rolled back."""
+
+
+class DeploymentSpec(Spec):
+    """Serve this model, this way."""
+
+    model: ModelReference
+    replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    target: Literal["process"] = "process"
+    resources: ResourceLimits = Field(default_factory=ResourceLimits)
+    runtime: RuntimeSettings = Field(default_factory=RuntimeSettings)
+    sandbox: SandboxSettings = Field(default_factory=SandboxSettings)
+    idempotent: bool = True
+    """A prediction may be repeated when a replica dies under it. False gives up in-flight requests there."""
+    rollout: RolloutSettings = Field(default_factory=RolloutSettings)
+    revision_history: Annotated[int, Field(ge=1, le=1000)] = 20
+
+
+DeploymentPhase = Literal["Pending", "Progressing", "Ready", "Degraded", "Failed", "Deleting"]
+
+
+class RejectedRevision(Status):
+    """A revision that a rollout took back; it is not tried again until the spec changes or someone says retry."""
+
+    revision: str
+    generation: int
+    rollout: str
+    reason: str
+
+
+class DeploymentStatus(Status):
+    """What is. `stable` takes the traffic that no rollout gives to a candidate."""
+
+    phase: DeploymentPhase = "Pending"
+    message: str = ""
+    observed_generation: int = 0
+    stable_revision: str | None = None
+    latest_revision: str | None = None
+    revision_count: int = 0
+    rollout_count: int = 0
+    rollout: str | None = None
+    """The rollout that is under way."""
+    served_version: str | None = None
+    ready_replicas: int = 0
+    rejected: RejectedRevision | None = None
+    retiring: dict[str, datetime.datetime] = Field(default_factory=dict)
+    """Revisions that are kept warm until that time."""

@@ -1,0 +1,54 @@
+"""Model, ModelVersion and Workspace."""
+
+import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from podium.resources.manifest import Manifest
+from podium.resources.shape import Name, Spec, Status
+
+
+class WorkspaceSpec(Spec):
+    """A tenant."""
+
+    description: Annotated[str, Field(max_length=4096)] = ""
+
+
+class WorkspaceStatus(Status):
+    """Nothing is observed of a workspace yet."""
+
+
+class ModelSpec(Spec):
+    """A registered model."""
+
+    description: Annotated[str, Field(max_length=16_384)] = ""
+    owner: Annotated[str, Field(max_length=256)] = ""
+    risk_tier: Literal["unrated", "minimal", "limited", "high"] = "unrated"
+
+
+class ModelStatus(Status):
+    """`aliases` maps an alias to the number of a version; its history is the store's."""
+
+    latest_version: int = 0
+    aliases: dict[str, str] = Field(default_factory=dict)
+
+
+class ModelVersionSpec(Spec):
+    """Immutable: which bytes, and where they come from."""
+
+    model: Name
+    version: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    push_digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    """Over what was pushed, before requirements were resolved: the same push again is the same version."""
+    manifest: Manifest
+    note: Annotated[str, Field(max_length=16_384)] = ""
+    pushed_by: str = ""
+
+
+class ModelVersionStatus(Status):
+    """What was last found when the stored bytes were checked."""
+
+    verified_at: datetime.datetime | None = None
+    intact: bool | None = None

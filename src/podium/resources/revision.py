@@ -1,0 +1,71 @@
+"""Revision: an immutable serving part of a Deployment together with a manifest digest; and its replicas' state."""
+
+import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from podium.resources.deployment import ResourceLimits, RuntimeSettings, SandboxSettings
+from podium.resources.shape import Spec, Status
+
+
+class RevisionSpec(Spec):
+    """Everything that decides what a replica is. Never changes once written."""
+
+    deployment: str
+    deployment_uid: str
+    number: int
+    model: str
+    version: str
+    manifest_digest: str
+    runtime_wheel: str
+    """sha256 of the runtime's wheel, so that a restart after an upgrade serves the same build."""
+    target: str
+    resources: ResourceLimits
+    runtime: RuntimeSettings
+    sandbox: SandboxSettings
+    idempotent: bool
+    content_hash: str
+    """Over all of the above but names and number: the same wish again finds the same revision."""
+
+
+class ReplicaState(Status):
+    """One process of a revision, as last observed."""
+
+    name: str
+    """`<revision>-<slot>-<try>`, unique for ever."""
+    phase: Literal["Starting", "Ready", "Draining", "Exited"]
+    address: str
+    """`unix:/path`, as the gateway reaches it."""
+    pid: int | None = None
+    started_at: datetime.datetime | None = None
+    exit_code: int | None = None
+    draining_version: int | None = None
+    """resourceVersion at which it was taken out of the routes; it is stopped when every gateway has loaded that."""
+    sandbox: str = ""
+    """The level reached: `none`, `files` or `full`."""
+
+
+RevisionPhase = Literal["Pending", "Preparing", "Starting", "Ready", "Degraded", "CrashLoop", "Failed", "Idle"]
+
+
+class RevisionStatus(Status):
+    """`wanted_replicas` is the Deployment reconciler's, all else the Revision reconciler's."""
+
+    wanted_replicas: int = 0
+    phase: RevisionPhase = "Pending"
+    message: str = ""
+    environment: str | None = None
+    """Digest of the virtual environment."""
+    progress: str = ""
+    replicas: list[ReplicaState] = Field(default_factory=list)
+    ready_replicas: int = 0
+    restarts: int = 0
+    """Replicas that ended by themselves since the revision was last wanted."""
+    failures: int = 0
+    """Of those, how many in a row ended before they had been ready for a while."""
+    starts: int = 0
+    """Replicas ever started: the last part of the next one's name."""
+    last_exit: str = ""
+    """How the last replica that ended by itself ended, with the last lines of its log."""
+    retry_at: datetime.datetime | None = None
