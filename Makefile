@@ -129,7 +129,7 @@ $(STAMPS)/build: requirements/build.txt | $(STAMPS)/venv
 	@touch $@
 
 $(STAMPS)/requirements: requirements/dev.txt $(STAMPS)/build
-	@$(STEP) 'requirements, pinned with hashes (some 400 MB the first time)' tools/install_requirements.sh $<
+	@$(STEP) 'requirements, pinned with hashes (over 1 GB on disk the first time)' tools/install_requirements.sh $<
 	@touch $@
 
 # Editable, and the runtime too: tests import both. --no-deps: what they need is in the lock.
