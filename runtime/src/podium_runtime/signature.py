@@ -1,0 +1,219 @@
+"""The signature of a model and the check of requests against it.
+
+A signature lists named inputs and outputs with a datatype and a shape, -1 standing for any size. A leading -1
+on every input and output is the promise that the model works row by row, and only then may requests share a
+call of the model. `loading` parses it, `core` checks every request with it before anything is queued.
+
+A scikit-learn model trained on named columns may also be asked by columns: one tensor per column, shape [n] or
+[n, 1], instead of the one tensor of all features. The flavor says so with `columns`; see `check_inputs`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from podium_runtime.errors import InvalidInput
+from podium_runtime.tensors import DATATYPES, Array, datatype_of
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One named input or output. `shape` has -1 where any size goes."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    optional: bool = False
+
+    def as_document(self) -> dict[str, Any]:
+        document: dict[str, Any] = {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
+        if self.optional:
+            document["optional"] = True
+        return document
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Named inputs and outputs of a model. `outputs` may be empty when nothing is known about them."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def works_by_row(self) -> bool:
+        """Whether the leading axis of everything is a free number of rows."""
+        return all(spec.shape[:1] == (-1,) for spec in (*self.inputs, *self.outputs))
+
+    def as_document(self) -> dict[str, Any]:
+        return {
+            "inputs": [spec.as_document() for spec in self.inputs],
+            "outputs": [spec.as_document() for spec in self.outputs],
+        }
+
+
+def parse_signature(document: object) -> Signature:
+    """Return the signature in a manifest's JSON object. Raises ValueError naming the field."""
+    if not isinstance(document, Mapping):
+        raise ValueError(f"signature: expected an object, got {type(document).__name__}")
+    inputs = _specs(document.get("inputs"), "signature.inputs")
+    if not inputs:
+        raise ValueError("signature.inputs: expected at least one tensor")
+    return Signature(inputs, _specs(document.get("outputs") or [], "signature.outputs"))
+
+
+def _specs(entries: object, field: str) -> tuple[TensorSpec, ...]:
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        raise ValueError(f"{field}: expected a list")
+    specs = tuple(_spec(entry, f"{field}[{index}]") for index, entry in enumerate(entries))
+    if len({spec.name for spec in specs}) != len(specs):
+        raise ValueError(f"{field}: a name stands there twice")
+    return specs
+
+
+def _spec(entry: object, field: str) -> TensorSpec:
+    if not isinstance(entry, Mapping):
+        raise ValueError(f"{field}: expected an object")
+    name, datatype, shape = entry.get("name"), entry.get("datatype"), entry.get("shape")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{field}.name: expected a text that is not empty")
+    if datatype not in DATATYPES:
+        raise ValueError(f"{field}.datatype: {datatype!r} is unknown; known are {', '.join(DATATYPES)}")
+    if not isinstance(shape, list | tuple) or not all(type(size) is int and size >= -1 for size in shape):
+        raise ValueError(f"{field}.shape: expected whole numbers, -1 for any size")
+    return TensorSpec(name, datatype, tuple(shape), bool(entry.get("optional", False)))
+
+
+class InputCheck:
+    """Checks requests against one signature; made once per model, called per request."""
+
+    def __init__(self, signature: Signature | None, columns: Sequence[str] | None = None) -> None:
+        self._specs = {spec.name: spec for spec in signature.inputs} if signature else None
+        self._outputs = tuple(spec.name for spec in signature.outputs) if signature else ()
+        self._columns = frozenset(columns) if columns else None
+        self._by_row = signature is not None and signature.works_by_row
+
+    def check_inputs(self, inputs: dict[str, Array]) -> tuple[dict[str, Array], int]:
+        """Return the inputs as the model wants them, and their number of rows (0 where rows mean nothing).
+
+        Safe differences are put right: a datatype that fits into the declared one without loss, and [n] against
+        [n, 1]. Raises InvalidInput for a missing or unknown name, another datatype, another shape, or unequal
+        rows.
+        """
+        if self._specs is None:
+            return inputs, 0
+        if self._columns is not None and self._specs.keys().isdisjoint(inputs):
+            fitted = self._by_columns(inputs, self._columns)
+        else:
+            fitted = self._by_signature(inputs, self._specs)
+        return fitted, _rows(fitted, inputs) if self._by_row else 0
+
+    def check_outputs(self, wanted: tuple[str, ...] | None) -> frozenset[str] | None:
+        """Return the wanted outputs; None means all. Raises InvalidInput for one that the signature does not have."""
+        if not wanted:
+            return None
+        if self._outputs:
+            for index, name in enumerate(wanted):
+                if name not in self._outputs:
+                    raise InvalidInput(
+                        f"outputs[{index}].name", f"one of {', '.join(self._outputs)}", "another name"
+                    )
+        return frozenset(wanted)
+
+    def _by_signature(self, inputs: dict[str, Array], specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
+        fitted = {}
+        for index, (name, array) in enumerate(inputs.items()):
+            spec = specs.get(name)
+            if spec is None:
+                raise InvalidInput(f"inputs[{index}].name", _one_of(self._columns, specs), "another name")
+            fitted[name] = _fit(array, spec, index)
+        if len(fitted) != len(specs):
+            missing = [spec.name for spec in specs.values() if spec.name not in fitted and not spec.optional]
+            if missing:
+                raise InvalidInput("inputs", f"also {_listed(missing)}", "none of that name")
+        return fitted
+
+    def _by_columns(self, inputs: dict[str, Array], columns: frozenset[str]) -> dict[str, Array]:
+        fitted = {}
+        for index, (name, array) in enumerate(inputs.items()):
+            if name not in columns:
+                raise InvalidInput(
+                    f"inputs[{index}].name", _one_of(columns, self._specs or {}), "another name"
+                )
+            column = array.reshape(-1) if array.ndim == 2 and array.shape[1] == 1 else array
+            if column.ndim != 1:
+                raise InvalidInput(
+                    f"inputs[{index}].shape", "[n] or [n, 1] for a column", str(list(array.shape))
+                )
+            fitted[name] = column
+        if missing := sorted(columns - fitted.keys()):
+            raise InvalidInput("inputs", f"also {_listed(missing)}", "none of that name")
+        return fitted
+
+
+def _fit(array: Array, spec: TensorSpec, index: int) -> Array:
+    dtype = DATATYPES[spec.datatype].dtype
+    if array.dtype != dtype:
+        if array.dtype.kind == "O" or dtype.kind == "O" or not np.can_cast(array.dtype, dtype, "safe"):
+            expected = f"{spec.datatype} for {spec.name}"
+            raise InvalidInput(f"inputs[{index}].datatype", expected, str(datatype_of(array.dtype)))
+        array = array.astype(dtype)
+    shape = spec.shape
+    if array.ndim != len(shape):
+        array = _column(array, spec, index)
+    for size, wanted in zip(array.shape, shape, strict=True):
+        if size != wanted and wanted != -1:
+            raise InvalidInput(
+                f"inputs[{index}].shape", f"{list(shape)} for {spec.name}", str(list(array.shape))
+            )
+    return array
+
+
+def _column(array: Array, spec: TensorSpec, index: int) -> Array:
+    if len(spec.shape) == 1 and array.ndim == 2 and array.shape[1] == 1:
+        return array.reshape(-1)
+    if len(spec.shape) == 2 and spec.shape[1] == 1 and array.ndim == 1:
+        return array.reshape(-1, 1)
+    raise InvalidInput(
+        f"inputs[{index}].shape", f"{list(spec.shape)} for {spec.name}", str(list(array.shape))
+    )
+
+
+def _rows(fitted: Mapping[str, Array], inputs: Mapping[str, Array]) -> int:
+    rows = -1
+    for index, name in enumerate(inputs):
+        size = int(fitted[name].shape[0])
+        if size == 0:
+            raise InvalidInput(f"inputs[{index}].shape", "at least one row", "no row")
+        if rows not in (-1, size):
+            raise InvalidInput(f"inputs[{index}].shape", f"{rows} rows like the inputs before it", str(size))
+        rows = size
+    return rows
+
+
+def _one_of(columns: frozenset[str] | None, specs: Mapping[str, TensorSpec]) -> str:
+    names = f"one of {_listed(list(specs))}"
+    return f"{names}, or the columns {_listed(sorted(columns))}" if columns else names
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:20])
+    return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown
+
+
+def example_inputs(signature: Signature) -> dict[str, Array]:
+    """Return one made-up row for a signature: zeros, false and empty texts, every free size being 1."""
+    inputs = {}
+    for spec in signature.inputs:
+        if spec.optional:
+            continue
+        shape = tuple(1 if size == -1 else size for size in spec.shape)
+        if math.prod(shape) > 100_000_000:
+            raise ValueError(f"an example of {spec.name} would be too large to make up")
+        dtype = DATATYPES[spec.datatype].dtype
+        inputs[spec.name] = (
+            np.full(shape, "", dtype=object) if dtype.kind == "O" else np.zeros(shape, dtype=dtype)
+        )
+    return inputs

@@ -1,0 +1,225 @@
+"""Tensors between the Open Inference Protocol's JSON form and numpy.
+
+Called by `messages`. Pure functions: JSON values in, arrays out, and back. Every refusal is an `InvalidInput`
+that names the element (`inputs[0].data[3]`) and never quotes it.
+
+Data is row-major, either flat or nested exactly as `shape` says. `null` means NaN in FP16, FP32 and FP64, and a
+missing text (None) in BYTES; JSON can write neither NaN nor infinity, so both leave as `null`. BYTES are JSON
+strings.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from podium_runtime.errors import InvalidInput
+
+Array = NDArray[Any]
+
+MAX_DIMENSIONS = 16
+MAX_DIMENSION = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Datatype:
+    """One wire datatype: its numpy dtype and the Python types that its JSON values may have."""
+
+    name: str
+    dtype: np.dtype[Any]
+    json_types: frozenset[type]
+    words: str
+    limits: tuple[int, int] = (0, 0)
+    """Lowest and highest value of an integer type; (0, 0) for the others."""
+
+
+def _integer(name: str, dtype: str) -> Datatype:
+    info = np.iinfo(dtype)
+    words = f"a whole number from {info.min} to {info.max}"
+    return Datatype(name, np.dtype(dtype), frozenset({int}), words, (int(info.min), int(info.max)))
+
+
+def _floating(name: str, dtype: str) -> Datatype:
+    return Datatype(name, np.dtype(dtype), frozenset({int, float, type(None)}), "a number or null")
+
+
+DATATYPES: dict[str, Datatype] = {
+    datatype.name: datatype
+    for datatype in (
+        Datatype("BOOL", np.dtype("bool"), frozenset({bool}), "true or false"),
+        *(_integer(f"UINT{bits}", f"uint{bits}") for bits in (8, 16, 32, 64)),
+        *(_integer(f"INT{bits}", f"int{bits}") for bits in (8, 16, 32, 64)),
+        *(_floating(f"FP{bits}", f"float{bits}") for bits in (16, 32, 64)),
+        Datatype("BYTES", np.dtype("object"), frozenset({str, type(None)}), "a string or null"),
+    )
+}
+
+_BY_DTYPE = {datatype.dtype: datatype.name for datatype in DATATYPES.values()}
+_JSON_NAMES = {
+    dict: "an object",
+    list: "a list",
+    str: "a string",
+    bool: "a boolean",
+    int: "a whole number",
+    float: "a number with a fraction",
+    type(None): "null",
+}
+
+
+def json_type(value: object) -> str:
+    """Return what kind of JSON value this is, in words ("a string")."""
+    return _JSON_NAMES.get(type(value), type(value).__name__)
+
+
+def known_datatype(name: object, field: str) -> Datatype:
+    """Return the datatype called `name`; raises InvalidInput listing the known ones."""
+    found = DATATYPES.get(name) if isinstance(name, str) else None
+    if found is None:
+        got = "an unknown datatype" if isinstance(name, str) else json_type(name)
+        raise InvalidInput(field, f"one of {', '.join(DATATYPES)}", got)
+    return found
+
+
+def known_shape(shape: object, field: str) -> tuple[int, ...]:
+    """Return a shape of non-negative whole numbers; raises InvalidInput for anything else."""
+    if not isinstance(shape, list):
+        raise InvalidInput(field, "a list of whole numbers", json_type(shape))
+    if len(shape) > MAX_DIMENSIONS:
+        raise InvalidInput(field, f"at most {MAX_DIMENSIONS} dimensions", f"{len(shape)}")
+    for index, size in enumerate(shape):
+        if type(size) is not int:
+            raise InvalidInput(f"{field}[{index}]", "a whole number", json_type(size))
+        if not 0 <= size <= MAX_DIMENSION:
+            raise InvalidInput(
+                f"{field}[{index}]", f"a whole number from 0 to {MAX_DIMENSION}", "one outside that"
+            )
+    return tuple(shape)
+
+
+def decode_tensor(data: object, datatype: Datatype, shape: tuple[int, ...], field: str) -> Array:
+    """Return the array of `shape` that the JSON value `data` describes.
+
+    `field` is the path of the tensor (`inputs[0]`). Raises InvalidInput when the number or nesting of the
+    elements differs from the shape, when an element has another type than the datatype's, or does not fit into
+    it.
+    """
+    flat, nested = _flatten(data, shape, f"{field}.data")
+    if not datatype.json_types.issuperset(map(type, flat)):
+        _refuse_type(flat, datatype, shape, nested, field)
+    lowest, highest = datatype.limits
+    if highest and flat and (min(flat) < lowest or max(flat) > highest):
+        index = next(i for i, value in enumerate(flat) if not lowest <= value <= highest)
+        raise InvalidInput(_element(field, index, shape, nested), datatype.words, "one outside that")
+    array = _as_array(flat, datatype, shape, nested, field)
+    try:
+        return array.reshape(shape)
+    except ValueError as error:
+        raise InvalidInput(f"{field}.shape", "a shape that fits into memory", "a larger one") from error
+
+
+def _as_array(
+    flat: Sequence[Any], datatype: Datatype, shape: tuple[int, ...], nested: bool, field: str
+) -> Array:
+    if datatype.name == "BYTES":
+        array = np.empty(len(flat), dtype=object)
+        array[:] = flat
+        return array
+    if datatype.name not in ("FP16", "FP32"):
+        return np.array(flat, dtype=datatype.dtype)
+    wide = np.array(flat, dtype=np.float64)
+    with np.errstate(over="ignore"):
+        array = wide.astype(datatype.dtype)
+    overflown = np.isinf(array)
+    if overflown.any():
+        index = int(overflown.argmax())
+        raise InvalidInput(
+            _element(field, index, shape, nested), f"a number within {datatype.name}", "a larger one"
+        )
+    return array
+
+
+def _flatten(data: object, shape: tuple[int, ...], field: str) -> tuple[Sequence[Any], bool]:
+    """Return the elements in row-major order and whether they came nested."""
+    if type(data) is not list:
+        raise InvalidInput(field, "a list of elements", json_type(data))
+    count = math.prod(shape)
+    if len(shape) < 2 or not data or type(data[0]) is not list:
+        if len(data) != count:
+            raise InvalidInput(field, f"{count} elements for shape {list(shape)}", f"{len(data)}")
+        return data, False
+    level: list[Any] = data
+    if len(level) != shape[0]:
+        raise InvalidInput(field, f"{shape[0]} rows for shape {list(shape)}", f"{len(level)}")
+    for depth in range(1, len(shape)):
+        size = shape[depth]
+        for index, row in enumerate(level):
+            if type(row) is not list:
+                raise InvalidInput(
+                    _indexed(field, index, shape[:depth]), f"a list of {size} elements", json_type(row)
+                )
+            if len(row) != size:
+                raise InvalidInput(_indexed(field, index, shape[:depth]), f"{size} elements", f"{len(row)}")
+        level = list(chain.from_iterable(level))
+    return level, True
+
+
+def _refuse_type(
+    flat: Sequence[Any], datatype: Datatype, shape: tuple[int, ...], nested: bool, field: str
+) -> None:
+    for index, value in enumerate(flat):
+        if type(value) not in datatype.json_types:
+            expected = f"{datatype.words} ({datatype.name})"
+            raise InvalidInput(_element(field, index, shape, nested), expected, json_type(value))
+
+
+def _element(field: str, index: int, shape: tuple[int, ...], nested: bool) -> str:
+    return _indexed(f"{field}.data", index, shape) if nested else f"{field}.data[{index}]"
+
+
+def _indexed(field: str, index: int, shape: tuple[int, ...]) -> str:
+    places: list[int] = []
+    for size in reversed(shape):
+        index, place = divmod(index, size)
+        places.append(place)
+    return field + "".join(f"[{place}]" for place in reversed(places))
+
+
+def datatype_of(dtype: np.dtype[Any]) -> str | None:
+    """Return the wire datatype that carries a numpy dtype, or None where the protocol has none.
+
+    Text, bytes, dates and Python objects travel as BYTES.
+    """
+    name = _BY_DTYPE.get(dtype.newbyteorder("=") if dtype.kind in "iuf" else dtype)
+    if name is None and dtype.kind in "OSUMT":
+        return "BYTES"
+    return name
+
+
+def encode_tensor(array: Array) -> tuple[str, Array | list[str | None]]:
+    """Return (datatype, flat data) of an array, the data in a form that orjson writes.
+
+    Raises TypeError for a dtype that the protocol cannot carry (complex numbers, records).
+    """
+    datatype = datatype_of(array.dtype)
+    if datatype is None:
+        raise TypeError(f"the model returned dtype {array.dtype}, which no datatype of the protocol carries")
+    if datatype == "BYTES":
+        texts = np.datetime_as_string(array) if array.dtype.kind == "M" else array
+        return datatype, [_as_text(value) for value in texts.ravel().tolist()]
+    # orjson writes contiguous arrays in the machine's byte order, and half precision only in its newer versions.
+    wanted = np.dtype("float32") if datatype == "FP16" else DATATYPES[datatype].dtype
+    return datatype, np.ascontiguousarray(array, dtype=wanted).ravel()
+
+
+def _as_text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="backslashreplace")
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return str(value)
