@@ -1,15 +1,18 @@
-"""Bodies of requests that are not resources: what a push and an import ask for. Data and validation only.
+"""Bodies of requests and answers that are not resources. Data and validation only. Requests refuse unknown fields;
+answers ignore them, since a newer server may say more than this client knows.
 
 The client builds them, the API parses them, the registry reads them.
 """
 
+import datetime
 import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from podium.resources.manifest import DatasetReference, FileEntry, GitReference, Signature, canonical_json
-from podium.resources.shape import Name, Spec
+from podium.resources.quantities import Duration
+from podium.resources.shape import DEFAULT_WORKSPACE, Name, Spec, Status
 
 LINEAGE_BYTES = 256 * 1024
 """How long a lineage document may be, as canonical JSON."""
@@ -96,3 +99,174 @@ def _depth(value: object) -> int:
         depth += 1
         level = inner
     return depth
+
+
+# --- the API's answers and the rest of what it is sent ------------------------------------------------------------
+
+
+class ProblemIssue(Status):
+    """One thing that is wrong: `field` is a path into the body, or the name of a parameter."""
+
+    field: str
+    message: str
+
+
+class Problem(Status):
+    """An RFC 9457 problem document, media type application/problem+json. `code` is stable, for programs."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    instance: str
+    next_step: str | None = None
+    issues: list[ProblemIssue] | None = None
+    resource_version: int | None = None
+    """With `conflict`: the object's present version."""
+
+
+class FieldChange(Status):
+    """One field that an apply changes; None is `absent`."""
+
+    path: str
+    before: Any = Field(default=None, alias="from")
+    after: Any = Field(default=None, alias="to")
+
+
+class ApplyResult(Status):
+    """What an apply did, or with `dryRun` would do. `object` is the whole object as it is (would be) afterwards."""
+
+    object: dict[str, Any]
+    action: Literal["created", "updated", "unchanged"]
+    changes: list[FieldChange] = Field(default_factory=list)
+    plan: list[str] = Field(default_factory=list)
+    dry_run: bool = False
+
+
+class DeleteResult(Status):
+    """`removed` is False while finalizers hold the object: a Deployment drains first."""
+
+    object: dict[str, Any]
+    removed: bool
+
+
+class RolloutActionRequest(Spec):
+    """What a person wants of the rollout that is under way; `retry` is about a revision that was taken back."""
+
+    action: Literal["pause", "resume", "promote", "abort", "retry"]
+
+
+class RollbackRequest(Spec):
+    """Which revision takes the traffic again; None: the one before the present stable one."""
+
+    revision: Annotated[str, Field(min_length=1, max_length=120)] | None = None
+
+
+class ActionResult(Status):
+    """What an action on a Deployment's rollout came to, in words, and the object that it wrote."""
+
+    message: str
+    object: dict[str, Any]
+
+
+class TokenRequest(Spec):
+    """A new token. `workspaces` are names, or `*` alone for all; an admin's is always for all."""
+
+    subject: Annotated[str, Field(pattern=r"^[A-Za-z0-9][-A-Za-z0-9_.@]{0,127}$")]
+    """Who will use it: the name that the audit shows."""
+    role: Literal["admin", "edit", "view", "predict", "gateway"]
+    workspaces: list[Name | Literal["*"]] = Field(
+        default_factory=lambda: [DEFAULT_WORKSPACE], min_length=1, max_length=100
+    )
+    lifetime: Annotated[Duration, Field(ge=60, le=365 * 86400)] = 30 * 86400.0
+
+
+class TokenInfo(Status):
+    """A token on record; the token itself is kept nowhere."""
+
+    id: str
+    subject: str
+    role: str
+    workspaces: list[str]
+    issued_at: datetime.datetime
+    expires_at: datetime.datetime
+    revoked_at: datetime.datetime | None = None
+
+
+class IssuedToken(Status):
+    """The only time that a token is shown."""
+
+    token: str
+    info: TokenInfo
+
+
+class AliasRequest(Spec):
+    """Which version the alias points at."""
+
+    version: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+
+
+class WatchEvent(Status):
+    """One event of `watch`; `object` is None in a BOOKMARK, which says that all up to `version` was sent."""
+
+    version: int
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    object: dict[str, Any] | None = None
+
+
+class ReplicaLog(Status):
+    """The last lines that one replica wrote, oldest first."""
+
+    replica: str
+    lines: list[str]
+
+
+class RejectedRoute(Spec):
+    """A Deployment's route that Envoy did not take, with Envoy's own words."""
+
+    workspace: Name
+    deployment: Name
+    error: Annotated[str, Field(max_length=16_384)]
+    version: Annotated[int, Field(ge=0)]
+
+
+class GatewaySample(Spec):
+    """Cumulative counters of both arms of one rollout, as of one scrape of one start (`epoch`) of Envoy."""
+
+    rollout_uid: Annotated[str, Field(min_length=1, max_length=64)]
+    at: Annotated[float, Field(ge=0)]
+    """Seconds since 1970."""
+    epoch: Annotated[str, Field(min_length=1, max_length=128)]
+    weight_bp: Annotated[int, Field(ge=0, le=10_000)]
+    """Basis points of live traffic on the candidate between this sample and the one before."""
+    stable: dict[str, Any]
+    candidate: dict[str, Any]
+
+
+class GatewayReport(Spec):
+    """What one gateway has loaded, refused and counted."""
+
+    observed_version: Annotated[int, Field(ge=0)]
+    """Every commit up to this one is rendered and loaded."""
+    rejected: list[RejectedRoute] = Field(default_factory=list, max_length=10_000)
+    envoy: dict[str, Any] = Field(default_factory=dict)
+    samples: list[GatewaySample] = Field(default_factory=list, max_length=10_000)
+
+
+class GatewayReceipt(Status):
+    """How many samples were kept: those of rollouts that are gone, or that came before, are not."""
+
+    samples: int
+    version: int
+    """The store's present version."""
+
+
+class GatewayConfig(Status):
+    """What a gateway needs to check tokens by itself."""
+
+    jwks: dict[str, Any]
+    revoked: list[str]
+    issuer: str
+    tokens_required: bool
+    version: int
