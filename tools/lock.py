@@ -32,9 +32,9 @@ _PIN = re.compile(r"^[A-Za-z0-9][-A-Za-z0-9._]*==\S+( ; .+)? \\$")
 _HASH = re.compile(r"^    --hash=sha256:[0-9a-f]{64}( \\)?$")
 
 
-def requirements_of(source: str) -> list[str]:
+def requirements_of(root: Path, source: str) -> list[str]:
     """The requirement lines of one source, comments and order left out."""
-    path = ROOT / source
+    path = root / source
     if path.suffix == ".toml":
         project = tomllib.loads(path.read_text())["project"]
         extras = project.get("optional-dependencies", {})
@@ -44,17 +44,17 @@ def requirements_of(source: str) -> list[str]:
     return sorted(line for line in lines if line)
 
 
-def digest_of(name: str) -> str:
+def digest_of(root: Path, name: str) -> str:
     """The sha256, in hex, of everything that requirements/`name`.txt is made from."""
     lines = [f"python>={_OLDEST_PYTHON}"]
     for source in LOCKS[name]:
-        lines += [source, *requirements_of(source)]
+        lines += [source, *requirements_of(root, source)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def compile_lock(name: str, uv: str, *, upgrade: bool) -> None:
+def compile_lock(root: Path, name: str, uv: str, *, upgrade: bool) -> None:
     """Write requirements/`name`.txt anew. Raises CalledProcessError with uv's own words on stderr."""
-    target = ROOT / FOLDER / f"{name}.txt"
+    target = root / FOLDER / f"{name}.txt"
     # A draft beside the old lock: uv keeps the pins that it finds there, and a failure leaves the lock as it was.
     draft = target.with_suffix(".draft")
     draft.write_text(target.read_text() if target.exists() and not upgrade else "")
@@ -67,22 +67,22 @@ def compile_lock(name: str, uv: str, *, upgrade: bool) -> None:
         command += ["--constraints", str(FOLDER / "dev.txt")]
     if upgrade:
         command.append("--upgrade")
-    command += [*LOCKS[name], "--output-file", str(draft.relative_to(ROOT))]
+    command += [*LOCKS[name], "--output-file", str(draft.relative_to(root))]
     try:
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        target.write_text(_NOTE.format(digest=digest_of(name)) + draft.read_text())
+        subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL)
+        target.write_text(_NOTE.format(digest=digest_of(root, name)) + draft.read_text())
     finally:
         draft.unlink(missing_ok=True)
 
 
-def faults_of(name: str) -> list[str]:
+def faults_of(root: Path, name: str) -> list[str]:
     """What is wrong with requirements/`name`.txt, one sentence each; nothing when it is in step."""
     path = FOLDER / f"{name}.txt"
-    if not (ROOT / path).is_file():
+    if not (root / path).is_file():
         return [f"{path} is missing: run `make lock`"]
-    text = (ROOT / path).read_text()
+    text = (root / path).read_text()
     recorded = _RECORDED.search(text)
-    if not recorded or recorded[1] != digest_of(name):
+    if not recorded or recorded[1] != digest_of(root, name):
         return [
             f"{path} was made from other requirements than {', '.join(LOCKS[name])} name: run `make lock`"
         ]
@@ -100,14 +100,14 @@ def main() -> int:
     parser.add_argument("--upgrade", action="store_true", help="take the newest versions that fit")
     options = parser.parse_args()
     if options.check:
-        faults = [fault for name in LOCKS for fault in faults_of(name)]
+        faults = [fault for name in LOCKS for fault in faults_of(ROOT, name)]
         print("\n".join(faults) or f"requirements: {len(LOCKS)} locks are in step")
         return 1 if faults else 0
     uv = os.environ.get("UV") or str(Path(sys.executable).parent / "uv")
     for name in LOCKS:
         print(f"locking {FOLDER / name}.txt ...", flush=True)
         try:
-            compile_lock(name, uv, upgrade=options.upgrade)
+            compile_lock(ROOT, name, uv, upgrade=options.upgrade)
         except subprocess.CalledProcessError:
             print(
                 f"{FOLDER / name}.txt is as it was: uv found no set of versions that fits (its words are above)"
