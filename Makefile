@@ -113,7 +113,7 @@ lock: $(STAMPS)/build ## Pin the requirements anew (network; ARGS=--upgrade take
 .PHONY: clean
 clean: ## Remove everything that make has made, .venv too
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis dist build $(dir $(RUNTIME_WHEEL))*.whl
-	find src runtime tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the chain of the set-up -----------------------------------------------------------------------------------
 
