@@ -29,7 +29,7 @@ class Settings:
     database: str
     """SQLAlchemy URL (PODIUM_DATABASE_URL). Default: SQLite in the home folder."""
     blobs: str
-    """Where model files are stored (PODIUM_BLOBS_URL): a folder or `s3://bucket/prefix`. Default: in the home folder."""
+    """Where model files are stored (PODIUM_BLOBS_URL): a folder or `s3://bucket/prefix`. Default: the home folder."""
     api_host: str = "127.0.0.1"
     """Address to listen on (PODIUM_API_HOST)."""
     api_port: int = DEFAULT_API_PORT
@@ -47,7 +47,7 @@ class Settings:
     workers: int = 4
     """Reconciling threads (PODIUM_WORKERS)."""
     migrations: tuple[Path, ...] = field(default=())
-    """Further folders of migrations (PODIUM_MIGRATIONS, separated by ':'), for extensions that keep tables of their own."""
+    """Further folders of migrations (PODIUM_MIGRATIONS, separated by ':'), for extensions with tables of their own."""
 
     @property
     def sockets(self) -> Path:
@@ -112,7 +112,9 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
     Raises InvalidInput naming the variable.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
-    home = Path(str(given.pop("home", None) or environ.get("PODIUM_HOME") or Path.home() / ".podium")).expanduser()
+    home = Path(
+        str(given.pop("home", None) or environ.get("PODIUM_HOME") or Path.home() / ".podium")
+    ).expanduser()
     home = home if home.is_absolute() else Path.cwd() / home
     values: dict[str, object] = {
         "home": home,

@@ -19,7 +19,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from podium.app.settings import Settings, private_folder
-from podium.processes.identity import ProcessIdentity, identify, is_alive, read_identity, send_signal, wait_exit, write_identity
+from podium.processes.identity import (
+    ProcessIdentity,
+    identify,
+    is_alive,
+    read_identity,
+    send_signal,
+    wait_exit,
+    write_identity,
+)
 from podium.processes.spawn import spawn_detached
 from podium.resources.errors import PodiumError, Refused
 
@@ -68,7 +76,9 @@ def prepare(settings: Settings) -> Settings:
     if settings.api_port == 0:
         settings = replace(settings, api_port=before.get("apiPort") or _free_port(settings.api_host))
     if settings.gateway_port == 0:
-        settings = replace(settings, gateway_port=before.get("gatewayPort") or _free_port(settings.gateway_host))
+        settings = replace(
+            settings, gateway_port=before.get("gatewayPort") or _free_port(settings.gateway_host)
+        )
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - where to reach it from here
     content = {
         "url": f"http://{host.get(settings.api_host, settings.api_host)}:{settings.api_port}",

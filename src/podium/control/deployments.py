@@ -1,13 +1,13 @@
-"""Carries out what `planning.deployments` decides: revisions cut, rollouts opened, replicas wanted, old things pruned."""
+"""Carries out what `planning.deployments` decides: revisions cut, rollouts opened, replicas wanted, the old pruned."""
 
 from podium.control.loop import now
 from podium.planning import deployments as planning
 from podium.planning.deployments import Outcome, World
 from podium.resources.deployment import ModelReference
-from podium.resources.kinds import Deployment, ModelVersion, Revision, Rollout
+from podium.resources.kinds import AnyResource, Deployment, ModelVersion, Rollout
 from podium.resources.revision import RevisionStatus
 from podium.resources.rollout import RolloutStatus
-from podium.resources.shape import Metadata, OwnerReference, Resource
+from podium.resources.shape import Metadata, OwnerReference, Resource, Spec, Status
 from podium.store import Actor, Apply, Lease, Read, Store
 
 FINALIZER = "podium/drain"
@@ -28,6 +28,7 @@ class DeploymentReconciler:
         with self._store.apply(lease, self._actor) as tx:
             deployment = tx.by_uid(lease.uid)
             if deployment is None:
+                tx.finish(None)
                 return
             world = self._world(tx, deployment)
             outcome = planning.decide(deployment, world)
@@ -51,7 +52,7 @@ class DeploymentReconciler:
         )
 
     def _write(self, tx: Apply, deployment: Deployment, world: World, outcome: Outcome) -> None:
-        uid = deployment.metadata.uid or ""
+        uid = deployment.uid
         if outcome.superseded is not None and world.rollout is not None:
             self._supersede(tx, world.rollout, outcome)
         if outcome.new_revision is not None:
@@ -61,11 +62,13 @@ class DeploymentReconciler:
         for name, replicas in outcome.wanted.items():
             revision = world.revisions.get(name)
             if revision is not None and revision.metadata.uid is not None:
-                tx.set_status(revision.metadata.uid, revision.status.model_copy(update={"wanted_replicas": replicas}))
+                tx.set_status(
+                    revision.metadata.uid, revision.status.model_copy(update={"wanted_replicas": replicas})
+                )
                 tx.wake(revision.metadata.uid)
         if outcome.new_rollout is not None:
-            name, spec = outcome.new_rollout
-            tx.create(_owned(deployment, "Rollout", name, spec, RolloutStatus()))
+            name, wish = outcome.new_rollout
+            tx.create(_owned(deployment, "Rollout", name, wish, RolloutStatus()))
         for kind, name in outcome.pruned:
             found = tx.find(kind, deployment.metadata.workspace, name)
             if found is not None and found.metadata.uid is not None:
@@ -79,9 +82,15 @@ class DeploymentReconciler:
     @staticmethod
     def _supersede(tx: Apply, rollout: Rollout, outcome: Outcome) -> None:
         words = f"superseded by revision {outcome.status.latest_revision}"
-        update = {"phase": "Superseded", "weight": 0, "preview": False, "finished_at": now(), "message": words}
+        update = {
+            "phase": "Superseded",
+            "weight": 0,
+            "preview": False,
+            "finished_at": now(),
+            "message": words,
+        }
         update["weight_version"] = tx.version
-        tx.set_status(rollout.metadata.uid or "", rollout.status.model_copy(update=update))
+        tx.set_status(rollout.uid, rollout.status.model_copy(update=update))
         tx.event(rollout, "Normal", "Superseded", words)
         tx.audit("rollout.superseded", rollout, words)
 
@@ -96,16 +105,19 @@ def resolve(tx: Read, workspace: str, reference: ModelReference) -> tuple[ModelV
         number = model.status.aliases.get(reference.alias)
         if number is None:
             known = ", ".join(sorted(model.status.aliases)) or "none"
-            return None, f"spec.model.alias: {reference.name} has no alias {reference.alias} (aliases: {known})"
+            return (
+                None,
+                f"spec.model.alias: {reference.name} has no alias {reference.alias} (aliases: {known})",
+            )
     version = tx.find("ModelVersion", workspace, f"{reference.name}.{number}")
     if version is None:
         return None, f"spec.model.version: {reference.name} has no version {number}"
     return version, ""
 
 
-def _owned(deployment: Deployment, kind: str, name: str, spec: object, status: object) -> Revision | Rollout:
-    owner = OwnerReference(kind="Deployment", name=deployment.metadata.name, uid=deployment.metadata.uid or "")
-    metadata = Metadata(name=name, workspace=deployment.metadata.workspace, labels=deployment.metadata.labels, owner=owner)
-    return Resource(kind=kind, metadata=metadata, spec=spec, status=status)  # type: ignore[arg-type]
-
-
+def _owned(deployment: Deployment, kind: str, name: str, spec: Spec, status: Status) -> AnyResource:
+    owner = OwnerReference(kind="Deployment", name=deployment.metadata.name, uid=deployment.uid)
+    metadata = Metadata(
+        name=name, workspace=deployment.metadata.workspace, labels=deployment.metadata.labels, owner=owner
+    )
+    return Resource(kind=kind, metadata=metadata, spec=spec, status=status)

@@ -9,12 +9,18 @@ KNOWN_FOR = datetime.timedelta(minutes=10)
 """A gateway that was silent for longer is taken for gone: its Envoy is no longer waited for."""
 
 
-def known_gateways(store: Store, at: datetime.datetime, *, workspace: str, deployment: str) -> list[GatewayView]:
+def known_gateways(
+    store: Store, at: datetime.datetime, *, workspace: str, deployment: str
+) -> list[GatewayView]:
     """Every gateway that reported in the last ten minutes, with Envoy's words where it refused this Deployment."""
     views = []
     for row in store.gateways(since=at - KNOWN_FOR):
         refusal = next(
-            (item for item in row.rejected if item.get("workspace") == workspace and item.get("deployment") == deployment),
+            (
+                item
+                for item in row.rejected
+                if item.get("workspace") == workspace and item.get("deployment") == deployment
+            ),
             None,
         )
         views.append(

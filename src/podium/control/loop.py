@@ -47,7 +47,9 @@ class ControlLoop:
 
     def __init__(self, store: Store, reconcilers: list[Reconciler], *, worker: str, threads: int = 4) -> None:
         self._store = store
-        self._reconcilers: Mapping[str, Reconciler] = {reconciler.kind: reconciler for reconciler in reconcilers}
+        self._reconcilers: Mapping[str, Reconciler] = {
+            reconciler.kind: reconciler for reconciler in reconcilers
+        }
         self._worker = worker
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="reconcile")
@@ -127,17 +129,30 @@ class ControlLoop:
     def _failed(self, lease: Lease, error: Exception) -> None:
         wait = backoff_seconds(lease.attempts)
         if isinstance(error, PodiumError):
-            _log.warning("%s %s/%s: %s; again in %.1f s", lease.kind, lease.workspace, lease.name, error, wait)
+            _log.warning(
+                "%s %s/%s: %s; again in %.1f s", lease.kind, lease.workspace, lease.name, error, wait
+            )
         else:
             _log.error(
-                "%s %s/%s failed; again in %.1f s", lease.kind, lease.workspace, lease.name, wait, exc_info=error
+                "%s %s/%s failed; again in %.1f s",
+                lease.kind,
+                lease.workspace,
+                lease.name,
+                wait,
+                exc_info=error,
             )
         try:
             again = now() + datetime.timedelta(seconds=wait)
             self._store.release(lease, again, attempts=lease.attempts + 1)
         except PodiumError as second:
             # The lease runs out by itself; the row is due again then.
-            _log.warning("%s %s/%s: its lease could not be given back: %s", lease.kind, lease.workspace, lease.name, second)
+            _log.warning(
+                "%s %s/%s: its lease could not be given back: %s",
+                lease.kind,
+                lease.workspace,
+                lease.name,
+                second,
+            )
 
     def _renew(self) -> None:
         while not self._stopping.wait(LEASE_SECONDS / 3):
@@ -147,4 +162,6 @@ class ControlLoop:
                 try:
                     self._store.renew(lease, LEASE_SECONDS, now())
                 except PodiumError as error:
-                    _log.info("%s %s/%s: lease not renewed: %s", lease.kind, lease.workspace, lease.name, error)
+                    _log.info(
+                        "%s %s/%s: lease not renewed: %s", lease.kind, lease.workspace, lease.name, error
+                    )

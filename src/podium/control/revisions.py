@@ -104,7 +104,7 @@ class RevisionReconciler:
                 name=name,
                 workspace=revision.metadata.workspace,
                 revision=revision.metadata.name,
-                revision_uid=revision.metadata.uid or "",
+                revision_uid=revision.uid,
                 deployment=revision.spec.deployment,
                 spec=revision.spec,
                 python=prepared.python,
@@ -118,12 +118,18 @@ class RevisionReconciler:
         return ""
 
     def _apply(
-        self, lease: Lease, revision: Revision, prepared: Prepared | None, outcome: RevisionOutcome, failed: str
+        self,
+        lease: Lease,
+        revision: Revision,
+        prepared: Prepared | None,
+        outcome: RevisionOutcome,
+        failed: str,
     ) -> None:
         target = self._targets[revision.spec.target]
         with self._store.apply(lease, self._actor) as tx:
             current = tx.by_uid(lease.uid)
             if current is None:
+                tx.finish(None)
                 return
             status = outcome.status.model_copy(
                 update={
@@ -131,7 +137,9 @@ class RevisionReconciler:
                     "environment": prepared.environment if prepared else current.status.environment,
                     "progress": "",
                     "replicas": [
-                        state.model_copy(update={"draining_version": tx.version}) if state.draining_version == 0 else state
+                        state.model_copy(update={"draining_version": tx.version})
+                        if state.draining_version == 0
+                        else state
                         for state in outcome.status.replicas
                     ],
                 }
@@ -155,13 +163,14 @@ class RevisionReconciler:
         """True if something changed that the Deployment or its rollout goes by."""
         if status == current.status:
             return False
-        tx.set_status(current.metadata.uid, status)
+        tx.set_status(current.uid, status)
         return True
 
     def _fail(self, lease: Lease, message: str, *, environment: str | None = None) -> None:
         with self._store.apply(lease, self._actor) as tx:
             current = tx.by_uid(lease.uid)
             if current is None:
+                tx.finish(None)
                 return
             update = {"phase": "Failed", "message": message, "progress": "", "environment": environment}
             if self._write(tx, current, current.status.model_copy(update=update)):
@@ -173,6 +182,7 @@ class RevisionReconciler:
         with self._store.apply(lease, self._actor) as tx:
             current = tx.by_uid(lease.uid)
             if current is None:
+                tx.finish(None)
                 return
             update = {
                 "phase": "Preparing", "progress": prepared.progress, "environment": prepared.environment,
@@ -206,5 +216,4 @@ def _wake_owners(tx: Apply, revision: Revision) -> None:
     if deployment is not None and deployment.status.rollout:
         rollout = tx.find("Rollout", revision.metadata.workspace, deployment.status.rollout)
         if rollout is not None:
-            tx.wake(rollout.metadata.uid)
-
+            tx.wake(rollout.uid)

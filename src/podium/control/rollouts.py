@@ -45,7 +45,7 @@ class RolloutReconciler:
             stable=stable,
             replicas=deployment.spec.replicas,
             gateways=known_gateways(self._store, now(), workspace=workspace, deployment=spec.deployment),
-            trial=self._evidence.trial(rollout),
+            trial=self._evidence.trial(rollout, candidate, deployment.spec.replicas),
         )
         outcome = planning.decide(rollout, world)
         self._apply(lease, rollout, outcome)
@@ -55,6 +55,7 @@ class RolloutReconciler:
             current = tx.by_uid(lease.uid)
             deployment = tx.by_uid(seen.spec.deployment_uid)
             if current is None or deployment is None or deployment.status.rollout != current.metadata.name:
+                tx.finish(None)
                 return
             if current.spec != seen.spec:
                 # Someone paused, promoted or aborted meanwhile: decide again, with that known.
@@ -76,14 +77,16 @@ class RolloutReconciler:
     @staticmethod
     def _end(tx: Apply, deployment: Deployment, rollout: Rollout, outcome: RolloutOutcome) -> None:
         """In the transaction that ends the rollout, the Deployment learns who is stable now."""
-        spec, uid = rollout.spec, deployment.metadata.uid or ""
+        spec, uid = rollout.spec, deployment.uid
         status: DeploymentStatus = deployment.status.model_copy(update={"rollout": None})
         promoted = outcome.ended == "promoted"
         loser = spec.stable_revision if promoted else spec.candidate_revision
         if loser is not None:
             # A revision that was taken back is of no further use; the old one after a promotion is kept warm.
             keep = keep_old_seconds(spec.settings) if promoted else 1.0
-            status = status.model_copy(update={"retiring": {**status.retiring, loser: planning.later(now(), keep)}})
+            status = status.model_copy(
+                update={"retiring": {**status.retiring, loser: planning.later(now(), keep)}}
+            )
         if promoted:
             status = status.model_copy(update={"stable_revision": spec.candidate_revision, "rejected": None})
         else:

@@ -61,16 +61,20 @@ class Outcome:
 
 def content_hash(spec: DeploymentSpec, manifest_digest: str, runtime_wheel: str) -> str:
     """sha256 over what decides how a replica behaves. Neither replica count nor rollout settings are in it."""
-    wish = spec.model_dump(mode="json", by_alias=True, include={"target", "resources", "runtime", "sandbox", "idempotent"})
+    wish = spec.model_dump(
+        mode="json", by_alias=True, include={"target", "resources", "runtime", "sandbox", "idempotent"}
+    )
     return hashlib.sha256(canonical_json([wish, manifest_digest, runtime_wheel])).hexdigest()
 
 
-def revision_spec(deployment: Deployment, version: ModelVersion, number: int, runtime_wheel: str) -> RevisionSpec:
+def revision_spec(
+    deployment: Deployment, version: ModelVersion, number: int, runtime_wheel: str
+) -> RevisionSpec:
     """The revision that the present wish asks for."""
     spec = deployment.spec
     return RevisionSpec(
         deployment=deployment.metadata.name,
-        deployment_uid=deployment.metadata.uid or "",
+        deployment_uid=deployment.uid,
         number=number,
         model=version.spec.model,
         version=version.spec.version,
@@ -160,14 +164,16 @@ def _open(
         return Outcome(status=idle, superseded=superseded, events=(("Normal", "Idle", words),))
     number = status.rollout_count + 1
     name = f"{deployment.metadata.name}-{number}"
-    cause: Literal["apply", "alias", "rollback", "first"] = "alias" if deployment.spec.model.alias else "apply"
+    cause: Literal["apply", "alias", "rollback", "first"] = (
+        "alias" if deployment.spec.model.alias else "apply"
+    )
     if deployment.metadata.annotations.get("podium/rollback-to") == latest:
         cause = "rollback"
     if status.stable_revision is None:
         cause = "first"
     spec = RolloutSpec(
         deployment=deployment.metadata.name,
-        deployment_uid=deployment.metadata.uid or "",
+        deployment_uid=deployment.uid,
         generation=deployment.metadata.generation or 0,
         stable_revision=status.stable_revision,
         candidate_revision=latest,
@@ -178,7 +184,10 @@ def _open(
     status = status.model_copy(update={"rollout": name, "rollout_count": number, "retiring": retiring})
     words = f"{name}: {status.stable_revision or 'nothing'} -> {latest}"
     return Outcome(
-        status=status, new_rollout=(name, spec), superseded=superseded, events=(("Normal", "RolloutStarted", words),)
+        status=status,
+        new_rollout=(name, spec),
+        superseded=superseded,
+        events=(("Normal", "RolloutStarted", words),),
     )
 
 
@@ -189,7 +198,9 @@ def keep_old_seconds(settings: RolloutSettings) -> float:
     return max(_LEAST_KEEP, keep)
 
 
-def _retire(status: DeploymentStatus, rollout: Rollout, now: datetime.datetime) -> dict[str, datetime.datetime]:
+def _retire(
+    status: DeploymentStatus, rollout: Rollout, now: datetime.datetime
+) -> dict[str, datetime.datetime]:
     until = now + datetime.timedelta(seconds=_LEAST_KEEP)
     return {**status.retiring, rollout.spec.candidate_revision: until}
 
@@ -199,10 +210,15 @@ def _with_replicas(deployment: Deployment, world: World, outcome: Outcome) -> Ou
     status, now = outcome.status, world.now
     replicas = deployment.spec.replicas
     rollout_active = world.rollout is not None and world.rollout.status.phase not in FINAL_PHASES
-    keep = {status.stable_revision, outcome.new_rollout[1].candidate_revision if outcome.new_rollout else None}
+    keep = {
+        status.stable_revision,
+        outcome.new_rollout[1].candidate_revision if outcome.new_rollout else None,
+    }
     if rollout_active and world.rollout is not None and outcome.superseded is None:
         keep |= {world.rollout.spec.candidate_revision, world.rollout.spec.stable_revision}
-    retiring = {name: until for name, until in status.retiring.items() if until > now and name in world.revisions}
+    retiring = {
+        name: until for name, until in status.retiring.items() if until > now and name in world.revisions
+    }
     wanted = {}
     for name, revision in world.revisions.items():
         want = replicas if name in keep or name in retiring else 0
@@ -245,7 +261,9 @@ def _serving_phase(deployment: Deployment, world: World) -> DeploymentPhase:
     ready = stable.status.ready_replicas
     if ready >= deployment.spec.replicas:
         return "Ready"
-    return "Degraded" if ready or stable.status.phase in ("CrashLoop", "Failed", "Degraded") else "Progressing"
+    return (
+        "Degraded" if ready or stable.status.phase in ("CrashLoop", "Failed", "Degraded") else "Progressing"
+    )
 
 
 def _prune(
@@ -263,7 +281,11 @@ def _prune(
     ended.sort(key=lambda rollout: rollout.metadata.created_at or world.now, reverse=True)
     return tuple(
         [("Revision", revision.metadata.name) for revision in idle[limit:]]
-        + [("Rollout", rollout.metadata.name) for rollout in ended[limit:] if rollout.metadata.name != status.rollout]
+        + [
+            ("Rollout", rollout.metadata.name)
+            for rollout in ended[limit:]
+            if rollout.metadata.name != status.rollout
+        ]
     )
 
 
@@ -282,4 +304,3 @@ def _decide_deletion(deployment: Deployment, world: World) -> Outcome:
     finished = not world.revisions and not world.rollouts
     next_at = None if finished else world.now + datetime.timedelta(seconds=0.2)
     return Outcome(status=status, wanted=wanted, pruned=tuple(pruned), finished=finished, next_at=next_at)
-

@@ -75,7 +75,10 @@ def decide(revision: Revision, world: RevisionWorld) -> RevisionOutcome:
     surplus = serving[wanted:]
     states = [_state(seen, known, None) for seen in serving[:wanted]]
     states += [_state(seen, known, 0) for seen in surplus]
-    states += [_state(seen, known, known[seen.name].draining_version if seen.name in known else 0) for seen in draining]
+    states += [
+        _state(seen, known, known[seen.name].draining_version if seen.name in known else 0)
+        for seen in draining
+    ]
     stop = tuple(state.name for state in states if _may_stop(state, world))
     missing = wanted - min(wanted, len(serving))
     held_back = missing > 0 and status.retry_at is not None and status.retry_at > world.now
@@ -162,7 +165,13 @@ def _count_ends(
         )
         events.append(("Warning", "ReplicaEnded", f"{seen.name}: {words}"))
         if failures == CRASH_LOOP_FAILURES:
-            events.append(("Warning", "CrashLoop", f"{revision.metadata.name}: {failures} replicas in a row ended: {words}"))
+            events.append(
+                (
+                    "Warning",
+                    "CrashLoop",
+                    f"{revision.metadata.name}: {failures} replicas in a row ended: {words}",
+                )
+            )
     return status, events
 
 
@@ -174,7 +183,10 @@ def how_it_ended(seen: Seen) -> str:
     elif code < 0:
         how = f"killed by signal {-code}"
     else:
-        meaning = {3: " (stored bytes differ from the manifest)", 4: " (the model failed to load or warm up)"}.get(code, "")
+        meaning = {
+            3: " (stored bytes differ from the manifest)",
+            4: " (the model failed to load or warm up)",
+        }.get(code, "")
         how = f"exited with code {code}{meaning}"
     tail = "\n".join(seen.log_tail)[-2000:]
     return f"{how}; last lines:\n{tail}" if tail else how
@@ -200,7 +212,9 @@ def _all_stable(serving: Sequence[Seen], wanted: int, now: datetime.datetime) ->
     return len(stable) >= wanted
 
 
-def _next_at(status: RevisionStatus, world: RevisionWorld, *, waiting: bool, starting: bool) -> datetime.datetime | None:
+def _next_at(
+    status: RevisionStatus, world: RevisionWorld, *, waiting: bool, starting: bool
+) -> datetime.datetime | None:
     """Exits wake the revision by themselves; these timers are for what nothing announces."""
     if starting or any(state.phase == "Starting" for state in status.replicas):
         return world.now + datetime.timedelta(seconds=0.1)

@@ -77,9 +77,13 @@ def decide(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
         return _pending(rollout, world)
     if status.phase == "RollingBack":
         return _rolling_back(rollout, world)
-    refused = next((view for view in world.gateways if view.error and view.error_version >= status.weight_version), None)
+    refused = next(
+        (view for view in world.gateways if view.error and view.error_version >= status.weight_version), None
+    )
     if refused is not None and status.weight > 0:
-        return _roll_back(rollout, world, f"gateway {refused.name} refused the configuration: {refused.error}")
+        return _roll_back(
+            rollout, world, f"gateway {refused.name} refused the configuration: {refused.error}"
+        )
     if rollout.spec.requested == "abort":
         return _roll_back(rollout, world, f"aborted by {rollout.spec.requested_by or 'a user'}")
     if status.weight > 0 and _is_dead(world.candidate) and not _is_dead(world.stable):
@@ -89,7 +93,11 @@ def decide(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
     if status.phase == "Observing":
         return _observing(rollout, world)
     if rollout.spec.requested == "promote":
-        return _promote(rollout, world, f"promoted by {rollout.spec.requested_by or 'a user'} without waiting for evidence")
+        return _promote(
+            rollout,
+            world,
+            f"promoted by {rollout.spec.requested_by or 'a user'} without waiting for evidence",
+        )
     return _progressing(rollout, world)
 
 
@@ -102,11 +110,15 @@ def _pending(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
         return _roll_back(rollout, world, f"revision {rollout.spec.candidate_revision} is gone")
     if candidate.status.phase in ("Failed", "CrashLoop") and rollout.spec.stable_revision is not None:
         return _roll_back(rollout, world, _why_dead(candidate), liveness=True)
-    if candidate.status.phase not in ("Failed", "CrashLoop") and candidate.status.ready_replicas >= max(1, world.replicas):
+    if candidate.status.phase not in ("Failed", "CrashLoop") and candidate.status.ready_replicas >= max(
+        1, world.replicas
+    ):
         return _start(rollout, world)
     timeout = rollout.spec.settings.ready_timeout
     if (world.now - started).total_seconds() > timeout and rollout.spec.stable_revision is not None:
-        return _roll_back(rollout, world, f"{candidate.metadata.name} was not ready within {timeout:g} s", liveness=True)
+        return _roll_back(
+            rollout, world, f"{candidate.metadata.name} was not ready within {timeout:g} s", liveness=True
+        )
     words = candidate.status.message or candidate.status.progress or f"{candidate.status.phase.lower()}"
     message = f"waiting for {candidate.metadata.name} to be ready: {words}"
     # The revision's reconciler wakes this one when something changes; the timer is for the timeout.
@@ -124,11 +136,11 @@ def _start(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
     if rollout.spec.cause == "rollback":
         return _promote(rollout, world, f"rollback to {name}: all traffic at once")
     if isinstance(strategy, CanaryStrategy):
-        weight = strategy.steps[0].weight
-        return _shift(rollout, world, step=0, weight=weight, phase="Progressing", reason=f"{name} is ready", decision="start")
+        to = (0, strategy.steps[0].weight, "Progressing")
+        return _shift(rollout, world, to=to, reason=f"{name} is ready", decision="start")
     if isinstance(strategy, BlueGreenStrategy):
         words = f"{name} is ready and can be previewed with the header {strategy.preview_header}: true"
-        outcome = _shift(rollout, world, step=0, weight=0, phase="Progressing", reason=words, decision="start")
+        outcome = _shift(rollout, world, to=(0, 0, "Progressing"), reason=words, decision="start")
         return replace(outcome, status=outcome.status.model_copy(update={"preview": True}))
     return _promote(rollout, world, f"{name} is ready (strategy recreate)")
 
@@ -137,21 +149,24 @@ def _progressing(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
     status = rollout.status
     waiting = _not_loaded(status, world)
     if waiting and not status.loaded:
-        return RolloutOutcome(status=status.model_copy(update={"message": waiting}), next_at=world.now + _SOON)
+        return RolloutOutcome(
+            status=status.model_copy(update={"message": waiting}), next_at=world.now + _SOON
+        )
     if not status.loaded:
         status = status.model_copy(update={"loaded": True, "step_started_at": world.now, "message": "loaded"})
         rollout = rollout.model_copy(update={"status": status})
     if isinstance(rollout.spec.settings.strategy, BlueGreenStrategy):
         return _previewing(rollout, rollout.spec.settings.strategy, world)
-    assert isinstance(rollout.spec.settings.strategy, CanaryStrategy), "recreate never progresses by steps"
-    return _judge_step(rollout, rollout.spec.settings.strategy, world)
+    if isinstance(rollout.spec.settings.strategy, CanaryStrategy):
+        return _judge_step(rollout, rollout.spec.settings.strategy, world)
+    return _promote(rollout, world, "strategy recreate moves in one step")
 
 
 def _judge_step(rollout: Rollout, strategy: CanaryStrategy, world: RolloutWorld) -> RolloutOutcome:
     status = rollout.status
     step = strategy.steps[status.step]
     since = (world.now - (status.step_started_at or world.now)).total_seconds()
-    seen = world.trial.candidate_requests(status.step_started_at)
+    seen = world.trial.requests_at(status.weight)
     complete = seen >= step.requests if step.requests is not None else since >= (step.duration or 0.0)
     capped = since >= step_cap(step)
     last = status.step == len(strategy.steps) - 1
@@ -165,17 +180,19 @@ def _judge_step(rollout: Rollout, strategy: CanaryStrategy, world: RolloutWorld)
     if look.decision == "advance":
         if last:
             return _promote(rollout, world, look.reason, evidence=look.evidence)
-        following = strategy.steps[status.step + 1]
-        return _shift(
-            rollout, world, step=status.step + 1, weight=following.weight, phase="Progressing", reason=look.reason,
-            evidence=look.evidence,
-        )  # fmt: skip
+        to = (status.step + 1, strategy.steps[status.step + 1].weight, "Progressing")
+        return _shift(rollout, world, to=to, reason=look.reason, evidence=look.evidence)
     if look.decision == "hold" and capped:
         wish = rollout.spec.settings.analysis.on_inconclusive
         if wish == "rollback":
             return _roll_back(rollout, world, f"inconclusive: {look.reason}", evidence=look.evidence)
         if wish == "promote" and seen > 0:
-            return _promote(rollout, world, f"inconclusive, promoted as the spec says: {look.reason}", evidence=look.evidence)
+            return _promote(
+                rollout,
+                world,
+                f"inconclusive, promoted as the spec says: {look.reason}",
+                evidence=look.evidence,
+            )
         return _stay(rollout, world, look, phase="Held", message=look.reason)
     return _stay(rollout, world, look, phase="Progressing", message=look.reason)
 
@@ -191,7 +208,9 @@ def _previewing(rollout: Rollout, strategy: BlueGreenStrategy, world: RolloutWor
     since = (world.now - (rollout.status.step_started_at or world.now)).total_seconds()
     if rollout.spec.paused or not strategy.auto_promote:
         wait = "paused" if rollout.spec.paused else "waiting for `podium rollout promote` or `abort`"
-        status = rollout.status.model_copy(update={"phase": "Paused" if rollout.spec.paused else "Held", "message": wait})
+        status = rollout.status.model_copy(
+            update={"phase": "Paused" if rollout.spec.paused else "Held", "message": wait}
+        )
         return RolloutOutcome(status=status, next_at=world.now + 10 * _LOOK)
     if since >= strategy.preview_for:
         return _promote(rollout, world, f"previewed for {strategy.preview_for:g} s")
@@ -203,11 +222,18 @@ def _previewing(rollout: Rollout, strategy: BlueGreenStrategy, world: RolloutWor
 def _promoting(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
     waiting = _not_loaded(rollout.status, world)
     if waiting:
-        return RolloutOutcome(status=rollout.status.model_copy(update={"message": waiting}), next_at=world.now + _SOON)
+        return RolloutOutcome(
+            status=rollout.status.model_copy(update={"message": waiting}), next_at=world.now + _SOON
+        )
     strategy = rollout.spec.settings.strategy
     observe = strategy.observe if isinstance(strategy, BlueGreenStrategy) else 0.0
     if observe and rollout.spec.stable_revision is not None and rollout.spec.cause != "rollback":
-        update = {"phase": "Observing", "loaded": True, "step_started_at": world.now, "message": f"observing for {observe:g} s"}
+        update = {
+            "phase": "Observing",
+            "loaded": True,
+            "step_started_at": world.now,
+            "message": f"observing for {observe:g} s",
+        }
         return RolloutOutcome(status=rollout.status.model_copy(update=update), next_at=world.now + _LOOK)
     return _promoted(rollout, world)
 
@@ -229,9 +255,17 @@ def _observing(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
 
 def _promoted(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
     name = rollout.spec.candidate_revision
-    update = {"phase": "Promoted", "loaded": True, "preview": False, "finished_at": world.now, "message": f"{name} takes all traffic"}
+    update = {
+        "phase": "Promoted",
+        "loaded": True,
+        "preview": False,
+        "finished_at": world.now,
+        "message": f"{name} takes all traffic",
+    }
     return RolloutOutcome(
-        status=rollout.status.model_copy(update=update), ended="promoted", events=(("Normal", "Promoted", f"{name} takes all traffic"),)
+        status=rollout.status.model_copy(update=update),
+        ended="promoted",
+        events=(("Normal", "Promoted", f"{name} takes all traffic"),),
     )
 
 
@@ -240,15 +274,22 @@ def _rolling_back(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
     reason = _last_reason(status)
     waiting = _not_loaded(status, world, wait_for_silent=False)
     if waiting:
-        return RolloutOutcome(status=status.model_copy(update={"message": f"{reason}; {waiting}"}), next_at=world.now + _SOON)
+        return RolloutOutcome(
+            status=status.model_copy(update={"message": f"{reason}; {waiting}"}), next_at=world.now + _SOON
+        )
     update = {"phase": "RolledBack", "loaded": True, "finished_at": world.now, "message": reason}
     return RolloutOutcome(
-        status=status.model_copy(update=update), ended="rolledBack", reason=reason, events=(("Warning", "RolledBack", reason),)
+        status=status.model_copy(update=update),
+        ended="rolledBack",
+        reason=reason,
+        events=(("Warning", "RolledBack", reason),),
     )
 
 
 def _last_reason(status: RolloutStatus) -> str:
-    return next((entry.reason for entry in reversed(status.decisions) if entry.decision == "rollback"), status.message)
+    return next(
+        (entry.reason for entry in reversed(status.decisions) if entry.decision == "rollback"), status.message
+    )
 
 
 def _promote(
@@ -256,35 +297,43 @@ def _promote(
 ) -> RolloutOutcome:
     """All traffic to the candidate; the rollout ends when that is seen loaded."""
     return _shift(
-        rollout, world, step=rollout.status.step, weight=100, phase="Promoting", reason=reason, decision="promote",
-        evidence=evidence,
+        rollout, world, to=(rollout.status.step, 100, "Promoting"), reason=reason, decision="promote", evidence=evidence
     )  # fmt: skip
 
 
 def _roll_back(
-    rollout: Rollout, world: RolloutWorld, reason: str, *, evidence: dict[str, Any] | None = None, liveness: bool = False
+    rollout: Rollout,
+    world: RolloutWorld,
+    reason: str,
+    *,
+    evidence: dict[str, Any] | None = None,
+    liveness: bool = False,
 ) -> RolloutOutcome:
     """All traffic to the stable revision, which is still warm: one flip."""
     if liveness:
-        evidence = {"liveness": reason, "candidate": world.candidate.status.model_dump(mode="json") if world.candidate else None}
+        evidence = {
+            "liveness": reason,
+            "candidate": world.candidate.status.model_dump(mode="json") if world.candidate else None,
+        }
     outcome = _shift(
-        rollout, world, step=rollout.status.step, weight=0, phase="RollingBack", reason=reason, decision="rollback",
-        evidence=evidence,
+        rollout, world, to=(rollout.status.step, 0, "RollingBack"), reason=reason, decision="rollback", evidence=evidence
     )  # fmt: skip
-    return replace(outcome, status=outcome.status.model_copy(update={"preview": False}), next_at=world.now + _SOON / 4)
+    return replace(
+        outcome, status=outcome.status.model_copy(update={"preview": False}), next_at=world.now + _SOON / 4
+    )
 
 
 def _shift(
     rollout: Rollout,
     world: RolloutWorld,
     *,
-    step: int,
-    weight: int,
-    phase: str,
+    to: tuple[int, int, str],
     reason: str,
     decision: str = "advance",
     evidence: dict[str, Any] | None = None,
 ) -> RolloutOutcome:
+    """A new weight. `to` is (step, percent, phase)."""
+    step, weight, phase = to
     status = _decided(rollout.status, world.now, decision, reason, evidence)
     update: dict[str, Any] = {
         "phase": phase, "step": step, "weight": weight, "loaded": False, "step_started_at": None, "message": reason,
@@ -300,12 +349,16 @@ def _shift(
 
 
 def _stay(rollout: Rollout, world: RolloutWorld, look: Look, *, phase: str, message: str) -> RolloutOutcome:
-    status = _decided(rollout.status, world.now, look.decision, look.reason, look.evidence if phase == "Held" else None)
+    status = _decided(
+        rollout.status, world.now, look.decision, look.reason, look.evidence if phase == "Held" else None
+    )
     events: tuple[tuple[Literal["Normal", "Warning"], str, str], ...] = ()
     if phase != rollout.status.phase:
         events = (("Warning" if phase == "Held" else "Normal", phase, message),)
     return RolloutOutcome(
-        status=status.model_copy(update={"phase": phase, "message": message}), events=events, next_at=world.now + _LOOK
+        status=status.model_copy(update={"phase": phase, "message": message}),
+        events=events,
+        next_at=world.now + _LOOK,
     )
 
 
@@ -318,7 +371,12 @@ def _decided(
     )
     entries = list(status.decisions)
     last = entries[-1] if entries else None
-    if last is not None and decision in ("continue", "hold") and last.decision == decision and last.step == status.step:
+    if (
+        last is not None
+        and decision in ("continue", "hold")
+        and last.decision == decision
+        and last.step == status.step
+    ):
         entries[-1] = entry.model_copy(update={"repeated": last.repeated + 1})
     else:
         entries.append(entry)

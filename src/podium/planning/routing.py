@@ -66,7 +66,9 @@ def endpoints_of(revision: Revision | None) -> tuple[str, ...]:
     return tuple(sorted(state.address for state in revision.status.replicas if state.phase == "Ready"))
 
 
-def plan_route(deployment: Deployment, revisions: Mapping[str, Revision], rollout: Rollout | None) -> RouteEntry:
+def plan_route(
+    deployment: Deployment, revisions: Mapping[str, Revision], rollout: Rollout | None
+) -> RouteEntry:
     """`revisions` by name; `rollout` is the one that the Deployment's status names, or None.
 
     A rollout that has ended but is still named keeps its last weight (0 or 100): a reader that sees the end of the
@@ -109,7 +111,7 @@ def plan_route(deployment: Deployment, revisions: Mapping[str, Revision], rollou
     return RouteEntry(
         workspace=workspace,
         deployment=deployment.metadata.name,
-        uid=deployment.metadata.uid or "",
+        uid=deployment.uid,
         live=live,
         preview=preview,
         preview_header=header if preview else None,
@@ -122,7 +124,11 @@ def plan_route(deployment: Deployment, revisions: Mapping[str, Revision], rollou
 
 
 def _whole(arm: Arm | None) -> tuple[Arm, ...]:
-    return () if arm is None else (Arm(arm.workspace, arm.revision, arm.version, arm.role, WHOLE, arm.endpoints),)
+    return (
+        ()
+        if arm is None
+        else (Arm(arm.workspace, arm.revision, arm.version, arm.role, WHOLE, arm.endpoints),)
+    )
 
 
 def _why_unavailable(deployment: Deployment) -> str:

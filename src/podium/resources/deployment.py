@@ -1,6 +1,7 @@
 """Deployment: the wish to serve a version or an alias of a model, and how traffic passes to a new one."""
 
 import datetime
+import itertools
 import re
 from typing import Annotated, Literal
 
@@ -61,14 +62,16 @@ class RuntimeSettings(Spec):
     startup_timeout: Annotated[Duration, Field(ge=1, le=3600)] = 120.0
     """From the start of a replica's process to ready; past it the replica counts as failed."""
     env: dict[str, str] = Field(default_factory=dict, max_length=64)
-    """Extra environment variables of the model's process. Not for secrets: a spec can be read by whoever may read it."""
+    """Extra environment variables of the model's process. Not for secrets: many may read a spec."""
 
     @field_validator("env")
     @classmethod
     def _check_env(cls, env: dict[str, str]) -> dict[str, str]:
         for name, value in env.items():
             if not _ENV_NAME.fullmatch(name) or name.startswith(("PODIUM_", "LD_", "PYTHON")):
-                raise ValueError(f"{name[:40]!r}: expected a variable name that does not start with PODIUM_, LD_ or PYTHON")
+                raise ValueError(
+                    f"{name[:40]!r}: expected a variable name that does not start with PODIUM_, LD_ or PYTHON"
+                )
             if len(value) > 4096 or "\x00" in value:
                 raise ValueError(f"{name}: expected at most 4096 characters and no NUL")
         return env
@@ -118,7 +121,7 @@ class CanaryStrategy(Spec):
     @model_validator(mode="after")
     def _ascending(self) -> "CanaryStrategy":
         weights = [step.weight for step in self.steps]
-        if any(later <= earlier for earlier, later in zip(weights, weights[1:], strict=False)):
+        if any(later <= earlier for earlier, later in itertools.pairwise(weights)):
             raise ValueError("steps: expected weights that rise from step to step")
         return self
 
@@ -139,7 +142,12 @@ class BlueGreenStrategy(Spec):
     @field_validator("preview_header")
     @classmethod
     def _check_header(cls, value: str) -> str:
-        if not _HEADER.fullmatch(value) or value in {"host", "authorization", "content-type", "content-length"}:
+        if not _HEADER.fullmatch(value) or value in {
+            "host",
+            "authorization",
+            "content-type",
+            "content-length",
+        }:
             raise ValueError("expected a lower-case header name that is not one of HTTP's own")
         return value
 
@@ -187,6 +195,8 @@ class Analysis(Spec):
     refusal_rate: MetricMargin = Field(default_factory=MetricMargin)
     latency: LatencyMargin | None = None
     thresholds: list[Threshold] = Field(default_factory=list, max_length=16)
+    min_requests: Annotated[int, Field(ge=1, le=10**9)] = 100
+    """Candidate requests that a step needs before it can be passed (a step that asks for fewer needs those)."""
     on_inconclusive: Literal["hold", "promote", "rollback"] = "hold"
 
 

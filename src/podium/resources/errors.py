@@ -1,18 +1,18 @@
 """Podium's one tree of errors. It knows no HTTP; `api/problems.py` maps it to statuses, the CLI to exit codes.
 
-    PodiumError
-    ├── InvalidInput          the caller's input is wrong: `issues` name each field          (never retry)
-    ├── NotFound              no such object                                                 (never retry)
-    ├── AlreadyExists         create of a name that is taken                                 (never retry)
-    ├── Conflict              the object changed since `resourceVersion`                     (read again, then retry)
-    ├── Refused               valid, but not allowed in the present state (serving, aliased) (never retry)
-    ├── Unauthenticated       no or a bad token                                              (never retry)
-    ├── Forbidden             a good token that may not do this                              (never retry)
-    ├── Expired               a watch or page cursor that is too old                         (start again)
-    ├── TooLarge              a body, file or list over its limit                            (never retry)
-    ├── IntegrityError        stored bytes differ from their digest                          (never retry)
-    ├── LeaseLost             another worker has taken the row over                          (drop the work)
-    └── Unavailable           something that we stand on did not answer                      (retry later)
+PodiumError
+├── InvalidInput          the caller's input is wrong: `issues` name each field          (never retry)
+├── NotFound              no such object                                                 (never retry)
+├── AlreadyExists         create of a name that is taken                                 (never retry)
+├── Conflict              the object changed since `resourceVersion`                     (read again, then retry)
+├── Refused               valid, but not allowed in the present state (serving, aliased) (never retry)
+├── Unauthenticated       no or a bad token                                              (never retry)
+├── Forbidden             a good token that may not do this                              (never retry)
+├── Expired               a watch or page cursor that is too old                         (start again)
+├── TooLarge              a body, file or list over its limit                            (never retry)
+├── IntegrityError        stored bytes differ from their digest                          (never retry)
+├── LeaseLost             another worker has taken the row over                          (drop the work)
+└── Unavailable           something that we stand on did not answer                      (retry later)
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,9 @@ class PodiumError(Exception):
     code: ClassVar[str] = "error"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, next_step: str | None = None, details: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, message: str, *, next_step: str | None = None, details: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.next_step = next_step

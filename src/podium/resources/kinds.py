@@ -18,7 +18,15 @@ from podium.resources.model import (
 )
 from podium.resources.revision import RevisionSpec, RevisionStatus
 from podium.resources.rollout import RolloutSpec, RolloutStatus
-from podium.resources.shape import API_VERSION, DEFAULT_WORKSPACE, Metadata, Resource, Spec, Status, check_name
+from podium.resources.shape import (
+    API_VERSION,
+    DEFAULT_WORKSPACE,
+    Metadata,
+    Resource,
+    Spec,
+    Status,
+    check_name,
+)
 
 AnyResource = Resource[Any, Any]
 Deployment = Resource[DeploymentSpec, DeploymentStatus]
@@ -108,7 +116,9 @@ def parse_applied(document: object, *, workspace: str | None = None) -> AnyResou
     printed can be applied again. Raises InvalidInput naming every wrong field."""
     if not isinstance(document, Mapping):
         raise InvalidInput(Issue("body", "expected an object with apiVersion, kind, metadata and spec"))
-    unknown = [str(key) for key in document if key not in ("apiVersion", "kind", "metadata", "spec", "status")]
+    unknown = [
+        str(key) for key in document if key not in ("apiVersion", "kind", "metadata", "spec", "status")
+    ]
     issues = [Issue(key[:60], "unknown field; expected apiVersion, kind, metadata, spec") for key in unknown]
     if document.get("apiVersion") != API_VERSION:
         issues.append(Issue("apiVersion", f"expected {API_VERSION}"))

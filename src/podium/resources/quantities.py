@@ -10,7 +10,17 @@ from typing import Annotated
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_SIZE_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_SIZE_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "M": 10**6,
+    "G": 10**9,
+    "T": 10**12,
+    "Ki": 2**10,
+    "Mi": 2**20,
+    "Gi": 2**30,
+    "Ti": 2**40,
+}
 _MAX_SECONDS = 365 * 86400.0
 _MAX_BYTES = 2**50
 
@@ -48,7 +58,9 @@ def parse_size(value: object) -> int:
         raise ValueError("expected a size such as 512Mi or 2Gi")
     if isinstance(value, int):
         size = value
-    elif isinstance(value, str) and (match := re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)(k|M|G|T|Ki|Mi|Gi|Ti)?", value)):
+    elif isinstance(value, str) and (
+        match := re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)(k|M|G|T|Ki|Mi|Gi|Ti)?", value)
+    ):
         size = int(float(match.group(1)) * _SIZE_UNITS[match.group(2) or ""])
     else:
         raise ValueError("expected a size such as 512Mi or 2Gi")
@@ -69,13 +81,23 @@ Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema({"type": "string", "pattern": r"^(\d{1,9}(\.\d{1,6})?(ms|s|m|h|d))+$", "examples": ["250ms", "30s", "5m"]}),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^(\d{1,9}(\.\d{1,6})?(ms|s|m|h|d))+$",
+            "examples": ["250ms", "30s", "5m"],
+        }
+    ),
 ]
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
     PlainSerializer(format_size, return_type=str),
     WithJsonSchema(
-        {"type": "string", "pattern": r"^\d{1,15}(\.\d{1,6})?(k|M|G|T|Ki|Mi|Gi|Ti)?$", "examples": ["512Mi", "2Gi"]}
+        {
+            "type": "string",
+            "pattern": r"^\d{1,15}(\.\d{1,6})?(k|M|G|T|Ki|Mi|Gi|Ti)?$",
+            "examples": ["512Mi", "2Gi"],
+        }
     ),
 ]

@@ -46,7 +46,9 @@ class ReplicaState(Status):
     """The level reached: `none`, `files` or `full`."""
 
 
-RevisionPhase = Literal["Pending", "Preparing", "Starting", "Ready", "Degraded", "CrashLoop", "Failed", "Idle"]
+RevisionPhase = Literal[
+    "Pending", "Preparing", "Starting", "Ready", "Degraded", "CrashLoop", "Failed", "Idle"
+]
 
 
 class RevisionStatus(Status):

@@ -13,7 +13,9 @@ from pydantic.alias_generators import to_camel
 
 API_VERSION = "podium/v1"
 DEFAULT_WORKSPACE = "default"
-_LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_KEY = re.compile(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,51}[a-z0-9])?")
 NAME_RULE = "1 to 53 lower-case letters, digits and '-', starting with a letter and not ending with '-'"
@@ -27,7 +29,9 @@ def check_name(value: str) -> str:
 
 
 Name = Annotated[
-    str, AfterValidator(check_name), Field(json_schema_extra={"pattern": f"^{_NAME.pattern}$", "maxLength": 53})
+    str,
+    AfterValidator(check_name),
+    Field(json_schema_extra={"pattern": f"^{_NAME.pattern}$", "maxLength": 53}),
 ]
 
 
@@ -35,7 +39,11 @@ class Spec(BaseModel):
     """Base of everything that a person writes: camelCase on the wire, unknown fields refused, immutable."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True, ser_json_inf_nan="strings"
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        ser_json_inf_nan="strings",
     )
 
 
@@ -78,7 +86,9 @@ class Metadata(Spec):
     def _check_labels(cls, labels: dict[str, str]) -> dict[str, str]:
         for key, value in labels.items():
             if not _LABEL_KEY.fullmatch(key):
-                raise ValueError(f"label key {key[:80]!r}: expected [prefix/]name of letters, digits, '-', '_' and '.'")
+                raise ValueError(
+                    f"label key {key[:80]!r}: expected [prefix/]name of letters, digits, '-', '_' and '.'"
+                )
             if not _LABEL_VALUE.fullmatch(value):
                 raise ValueError(f"label {key}: expected at most 63 letters, digits, '-', '_' and '.'")
         return labels
@@ -94,11 +104,11 @@ class Metadata(Spec):
         return annotations
 
 
-S = TypeVar("S", bound="Spec", covariant=True)
-T = TypeVar("T", bound="Status", covariant=True)
+S_co = TypeVar("S_co", bound="Spec", covariant=True)
+T_co = TypeVar("T_co", bound="Status", covariant=True)
 
 
-class Resource(BaseModel, Generic[S, T]):
+class Resource(BaseModel, Generic[S_co, T_co]):
     """A whole object as the API gives it and takes it."""
 
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True)
@@ -106,14 +116,21 @@ class Resource(BaseModel, Generic[S, T]):
     api_version: str = API_VERSION
     kind: str
     metadata: Metadata
-    spec: S
-    status: T
+    spec: S_co
+    status: T_co
 
     def document(self) -> dict[str, Any]:
         """The object as JSON-ready data with the wire's names, unset fields of metadata left out."""
         data: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
-        data["metadata"] = {key: value for key, value in data["metadata"].items() if value not in (None, [], {})}
+        data["metadata"] = {
+            key: value for key, value in data["metadata"].items() if value not in (None, [], {})
+        }
         return data
+
+    @property
+    def uid(self) -> str:
+        """The server's identifier; empty for what no server has stored yet."""
+        return self.metadata.uid or ""
 
     @property
     def key(self) -> str:

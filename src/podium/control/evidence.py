@@ -1,0 +1,105 @@
+"""From the samples that gateways sent to what a rollout is judged by. Keeps what was read, so that a look is cheap.
+
+Called by `control.rollouts`. After a restart everything is read again from the store: the samples are the truth.
+"""
+
+import math
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from podium.analysis import (
+    ENVOY_COUNTERS,
+    Buckets,
+    Counters,
+    Memory,
+    Snapshot,
+    Window,
+    arm_counters,
+    compact,
+    observe,
+)
+from podium.planning.looks import Trial
+from podium.resources.deployment import CanaryStrategy
+from podium.resources.kinds import Revision, Rollout
+from podium.store import SampleRow, Store
+
+_PAGE = 2000
+
+
+@dataclass
+class _Read:
+    """One rollout's evidence so far."""
+
+    last_id: int = 0
+    memory: Memory = field(default_factory=Memory)
+    windows: list[Window] = field(default_factory=list)
+
+
+class EvidenceReader:
+    """Reads each sample once. Thread-safe; a rollout is read by one thread at a time (its lease)."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._read: dict[str, _Read] = {}
+        self._lock = threading.Lock()
+
+    def trial(self, rollout: Rollout, candidate: Revision | None, wanted: int) -> Trial:
+        """All windows of this rollout up to now, merged, and the candidate's liveness."""
+        uid = rollout.uid
+        with self._lock:
+            read = self._read.setdefault(uid, _Read())
+        settings = rollout.spec.settings
+        warmup = settings.strategy.warmup if isinstance(settings.strategy, CanaryStrategy) else 0.0
+        latency = settings.analysis.latency
+        threshold = latency.threshold * 1000 if latency is not None and latency.enabled else None
+        timeout = candidate.spec.runtime.request_timeout if candidate is not None else 30.0
+        while rows := self._store.samples(uid, after_id=read.last_id, limit=_PAGE):
+            fresh = []
+            for row in rows:
+                snapshot = snapshot_of(row, threshold)
+                read.memory, window = observe(
+                    read.memory, snapshot, timeout_seconds=timeout, warmup_seconds=warmup
+                )
+                if window is not None:
+                    fresh.append(window)
+            read.windows = compact([*read.windows, *fresh])
+            read.last_id = rows[-1].id
+            if len(rows) < _PAGE:
+                break
+        return Trial(
+            windows=tuple(read.windows),
+            candidate_ready=candidate.status.ready_replicas if candidate is not None else 0,
+            candidate_wanted=wanted,
+            candidate_detail=candidate.status.message.partition("\n")[0]
+            if candidate is not None
+            else "it is gone",
+        )
+
+    def forget(self, uid: str) -> None:
+        """The rollout has ended."""
+        with self._lock:
+            self._read.pop(uid, None)
+
+
+def snapshot_of(row: SampleRow, threshold_ms: float | None) -> Snapshot:
+    """A stored sample as the analysis reads it."""
+    return Snapshot(
+        at=row.at,
+        gateway=row.gateway,
+        epoch=row.epoch,
+        weight_bp=row.weight_bp,
+        stable=_counters(row.stable, threshold_ms),
+        candidate=_counters(row.candidate, threshold_ms),
+    )
+
+
+def _counters(raw: dict[str, Any], threshold_ms: float | None) -> Counters:
+    histogram: Buckets = tuple(
+        (math.inf if edge in ("+Inf", None) else float(edge), int(count))
+        for edge, count in raw.get("buckets", ())
+    )
+    if histogram and not math.isinf(histogram[-1][0]):
+        histogram = (*histogram, (math.inf, histogram[-1][1]))
+    known = {name: int(value) for name, value in raw.items() if name in ENVOY_COUNTERS}
+    return arm_counters(known, histogram, threshold_ms=threshold_ms)

@@ -1,0 +1,154 @@
+"""One look at a rollout's evidence: the analysis' verdict, and what it means for the step that the rollout is at.
+
+Called by `planning.rollouts`; calls `analysis.judge`. The evidence of a look can be replayed from its stored form.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from podium.analysis import (
+    AnalysisSettings,
+    Evidence,
+    LatencyMetric,
+    Liveness,
+    PlainThreshold,
+    RateMetric,
+    Verdict,
+    Window,
+    judge_evidence,
+)
+from podium.resources.deployment import Analysis, CanaryStep, CanaryStrategy, MetricMargin, RolloutSettings
+from podium.resources.kinds import Rollout
+
+_THRESHOLDS = {"errorRate": "error_rate", "refusalRate": "refusal_rate", "slowRate": "slow_rate"}
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Requests over the whole rollout so far."""
+
+    candidate_requests: int = 0
+    candidate_bad: int = 0
+    stable_requests: int = 0
+    stable_bad: int = 0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All windows of the rollout so far, merged (`analysis.compact`), and who is alive."""
+
+    windows: tuple[Window, ...]
+    candidate_ready: int
+    candidate_wanted: int
+    candidate_detail: str = ""
+
+    def requests_at(self, weight: int) -> int:
+        """Candidate requests that were counted while this percentage was loaded."""
+        return sum(
+            window.candidate.total for window in self.windows if round(window.rho * 10_000) == weight * 100
+        )
+
+    def totals(self) -> Totals:
+        """Everything that was counted, warm-up aside."""
+        return Totals(
+            candidate_requests=sum(window.candidate.total for window in self.windows),
+            candidate_bad=sum(window.candidate.failed for window in self.windows),
+            stable_requests=sum(window.stable.total for window in self.windows),
+            stable_bad=sum(window.stable.failed for window in self.windows),
+        )
+
+
+@dataclass(frozen=True)
+class Look:
+    """`advance` = the step is passed (from the last one: promote). `evidence` is what `replay` needs."""
+
+    decision: Literal["advance", "continue", "hold", "rollback"]
+    reason: str
+    evidence: dict[str, Any] | None = None
+
+
+def analysis_settings(settings: RolloutSettings, step: CanaryStep | None) -> AnalysisSettings:
+    """The spec's words as the analysis' settings. A step that asks for few requests needs no more than those."""
+    wish = settings.analysis
+    least = wish.min_requests
+    if step is not None and step.requests is not None:
+        least = min(least, step.requests)
+    latency = None
+    if wish.latency is not None and wish.latency.enabled:
+        latency = LatencyMetric(
+            threshold_ms=wish.latency.threshold * 1000,
+            relative_margin=wish.latency.relative_margin,
+            absolute_margin=_open(wish.latency.margin),
+        )
+    strategy = settings.strategy
+    return AnalysisSettings(
+        alpha=wish.alpha,
+        error_rate=_rate(wish, wish.error_rate),
+        refusal_rate=_rate(wish, wish.refusal_rate),
+        latency=latency if wish.enabled else None,
+        thresholds=tuple(
+            PlainThreshold(metric=_THRESHOLDS[item.metric], max=item.max, min_requests=item.min_requests)
+            for item in wish.thresholds
+        ),
+        min_requests=least,
+        warmup_seconds=strategy.warmup if isinstance(strategy, CanaryStrategy) else 0.0,
+        # What an inconclusive cap leads to is the rollout's business, in `planning.rollouts`.
+        on_inconclusive="hold",
+    )
+
+
+def _rate(wish: Analysis, margin: MetricMargin) -> RateMetric | None:
+    if not (wish.enabled and margin.enabled):
+        return None
+    return RateMetric(relative_margin=margin.relative_margin, absolute_margin=_open(margin.margin))
+
+
+def _open(margin: float) -> float:
+    """The analysis wants a share below 1; a margin of 1 means that anything goes."""
+    return min(margin, 0.999999)
+
+
+def look_at(rollout: Rollout, trial: Trial, *, last: bool, complete: bool, capped: bool) -> Look:
+    """Judge the rollout now. `last`: only the last step asks for proof; the ones before it are passed when they have
+    run their course with enough requests and nothing speaks against the candidate."""
+    strategy = rollout.spec.settings.strategy
+    step = strategy.steps[rollout.status.step] if isinstance(strategy, CanaryStrategy) else None
+    evidence = Evidence(
+        windows=trial.windows,
+        settings=analysis_settings(rollout.spec.settings, step),
+        weight=float(rollout.status.weight),
+        step_complete=complete,
+        step_cap_reached=capped,
+        liveness=Liveness(trial.candidate_ready, trial.candidate_wanted, trial.candidate_detail),
+    )
+    stored = {"lastStep": last, "analysis": evidence.to_dict()}
+    return _meaning(judge_evidence(evidence), evidence, last=last, stored=stored)
+
+
+def _meaning(verdict: Verdict, evidence: Evidence, *, last: bool, stored: dict[str, Any]) -> Look:
+    stored = {**stored, "verdict": verdict.to_dict()}
+    compared = evidence.settings.comparisons > 0
+    if verdict.decision == "rollback":
+        return Look("rollback", verdict.reason, stored)
+    if verdict.decision == "promote":
+        return Look("advance", verdict.reason, stored)
+    enough = verdict.candidate_requests >= evidence.settings.min_requests
+    uneven = any(
+        finding.metric == "sample_ratio" and finding.state == "worse" for finding in verdict.findings
+    )
+    if evidence.step_complete and not uneven and (enough or not compared) and (not last or not compared):
+        words = f"{verdict.candidate_requests:,} requests at {evidence.weight:g} % and nothing against the candidate"
+        return Look("advance", words, stored)
+    return Look(
+        "hold" if verdict.decision == "hold" or verdict.inconclusive else "continue", verdict.reason, stored
+    )
+
+
+def replay(stored: Mapping[str, Any]) -> Look:
+    """The same look again from what a Decision keeps. Raises ValueError when that can't be read."""
+    if "analysis" not in stored:
+        raise ValueError("this decision rests on no statistics (a person's act or a liveness failure)")
+    evidence = Evidence.from_dict(stored["analysis"])
+    kept = {"lastStep": stored["lastStep"], "analysis": evidence.to_dict()}
+    return _meaning(judge_evidence(evidence), evidence, last=bool(stored["lastStep"]), stored=kept)

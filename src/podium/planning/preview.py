@@ -1,0 +1,80 @@
+"""What an apply would lead to, in sentences, from the same pure decisions that the reconcilers act on.
+
+Called by the API for `?dryRun` and by `podium diff` through it.
+"""
+
+from podium.planning.deployments import World, decide
+from podium.planning.looks import analysis_settings
+from podium.planning.rollouts import step_cap
+from podium.resources.deployment import BlueGreenStrategy, CanaryStrategy, RolloutSettings
+from podium.resources.kinds import Deployment
+from podium.resources.quantities import format_duration
+
+
+def describe(old: Deployment | None, new: Deployment, world: World) -> list[str]:
+    """Sentences, in the order in which things would happen. `new` has the status of `old`, if there is one."""
+    if old is None and new.spec.replicas == 0:
+        return ["It has no replicas: the gateway answers 503 until spec.replicas is raised."]
+    if world.version is None:
+        return [world.unresolved]
+    outcome = decide(new, world)
+    sentences = []
+    if outcome.new_revision is not None:
+        name, spec = outcome.new_revision
+        sentences.append(f"Revision {name} is cut for {spec.model} version {spec.version}.")
+    if outcome.superseded is not None:
+        sentences.append(
+            f"Rollout {outcome.superseded} is superseded: its candidate's traffic goes back first."
+        )
+    if outcome.new_rollout is not None:
+        _, rollout = outcome.new_rollout
+        if rollout.stable_revision is None:
+            sentences.append("It is the first: it takes all traffic as soon as it is ready.")
+        else:
+            sentences += _passage(rollout.settings, rollout.stable_revision, rollout.candidate_revision)
+    if outcome.status.rejected is not None:
+        sentences.append(
+            f"{outcome.status.rejected.revision} was taken back before; say `podium rollout retry`."
+        )
+    if old is not None and old.spec.replicas != new.spec.replicas:
+        sentences.append(f"Replicas: {old.spec.replicas} -> {new.spec.replicas}.")
+    return sentences or ["Nothing moves: the serving part is what is served already."]
+
+
+def _passage(settings: RolloutSettings, stable: str, candidate: str) -> list[str]:
+    strategy = settings.strategy
+    if isinstance(strategy, CanaryStrategy):
+        steps = []
+        for step in strategy.steps:
+            length = f"{step.requests:,} requests" if step.requests else format_duration(step.duration or 0.0)
+            steps.append(f"{step.weight} % for {length} (at most {format_duration(step_cap(step))})")
+        sentences = [f"Traffic moves from {stable} to {candidate}: {', then '.join(steps)}, then all of it."]
+        return sentences + _judgement(settings)
+    if isinstance(strategy, BlueGreenStrategy):
+        flip = (
+            f"after {format_duration(strategy.preview_for)} of preview"
+            if strategy.auto_promote
+            else "when someone promotes it"
+        )
+        return [
+            f"{candidate} can be previewed with the header {strategy.preview_header}: true.",
+            f"All traffic flips from {stable} to {candidate} {flip}; "
+            f"{stable} stays warm for {format_duration(strategy.keep_old)}.",
+        ]
+    return [f"{candidate} replaces {stable} as soon as it is ready, unjudged."]
+
+
+def _judgement(settings: RolloutSettings) -> list[str]:
+    analysis = analysis_settings(settings, None)
+    if not analysis.comparisons and not analysis.thresholds:
+        return ["Nothing but liveness is judged: the analysis is turned off."]
+    judged = []
+    if analysis.error_rate:
+        judged.append(f"errors (margin {analysis.error_rate.absolute_margin:.1%})")
+    if analysis.refusal_rate:
+        judged.append(f"refusals (margin {analysis.refusal_rate.absolute_margin:.1%})")
+    if analysis.latency:
+        latency = analysis.latency
+        judged.append(f"requests over {latency.threshold_ms:g} ms (margin {latency.absolute_margin:.1%})")
+    judged += [f"{limit.metric} at most {limit.max:g}" for limit in analysis.thresholds]
+    return [f"Judged by {', '.join(judged)}; a false rollback has a chance of at most {analysis.alpha:.1%}."]

@@ -1,0 +1,271 @@
+"""Whole passages of traffic through the three reconcilers, on a real store."""
+
+from typing import Any
+
+import pytest
+
+from podium.planning.looks import replay
+from podium.planning.routing import RouteEntry, plan_route
+from tests.integration.control.conftest import USER
+
+CANARY: dict[str, Any] = {
+    "strategy": {"type": "canary", "steps": [{"weight": 50, "requests": 200}], "keepOld": "30s"}
+}
+
+
+def route(plant: Any) -> RouteEntry:
+    deployment = plant.get("Deployment", "churn")
+    with plant.store.read() as tx:
+        revisions = {item.metadata.name: item for item in tx.list("Revision").items}
+        name = deployment.status.rollout
+        rollout = tx.find("Rollout", "default", name) if name else None
+    return plan_route(deployment, revisions, rollout)
+
+
+def live(plant: Any) -> list[tuple[str, int]]:
+    return [(arm.revision, arm.weight) for arm in route(plant).live]
+
+
+def first(plant: Any, rollout: dict[str, Any] = CANARY, **more: Any) -> None:
+    """Version 1 is served; version 2 is pushed."""
+    plant.push(1)
+    plant.push(2)
+    plant.apply(model={"name": "churn", "version": "1"}, rollout=rollout, **more)
+    plant.settle()
+    assert plant.get("Deployment", "churn").status.phase == "Ready"
+
+
+def second(plant: Any, rollout: dict[str, Any] = CANARY, **more: Any) -> None:
+    plant.apply(model={"name": "churn", "version": "2"}, rollout=rollout, **more)
+    plant.settle()
+
+
+def test_the_first_revision_takes_all_traffic_when_it_is_ready(plant: Any) -> None:
+    first(plant)
+    assert live(plant) == [("churn-00001", 10_000)]
+    assert plant.get("Rollout", "churn-1").status.phase == "Promoted"
+
+
+def test_no_traffic_holds_and_never_promotes(plant: Any) -> None:
+    first(plant)
+    second(plant)
+    rollout = plant.get("Rollout", "churn-2")
+    assert (rollout.status.phase, rollout.status.weight, rollout.status.loaded) == ("Progressing", 50, True)
+    assert live(plant) == [("churn-00001", 5000), ("churn-00002", 5000)]
+
+
+def test_a_candidate_that_fails_is_taken_back_with_evidence_that_replays(plant: Any) -> None:
+    first(plant)
+    second(plant)
+    for _ in range(4):
+        plant.traffic("churn-2", (100, 0), (100, 20))
+    plant.settle()
+    rollout, deployment = plant.get("Rollout", "churn-2"), plant.get("Deployment", "churn")
+    assert rollout.status.phase == "RolledBack"
+    assert live(plant) == [("churn-00001", 10_000)]
+    verdict = next(item for item in rollout.status.decisions if item.decision == "rollback")
+    again = replay(verdict.evidence)
+    assert (again.decision, again.reason) == ("rollback", verdict.reason)
+    assert "error rate" in verdict.reason
+    assert deployment.status.rejected.revision == "churn-00002"
+    assert deployment.status.phase == "Ready"
+
+
+def test_a_revision_that_was_taken_back_is_not_tried_again_by_itself(plant: Any) -> None:
+    test_a_candidate_that_fails_is_taken_back_with_evidence_that_replays(plant)
+    plant.store.wake(plant.get("Deployment", "churn").uid)
+    plant.settle()
+    assert plant.get("Deployment", "churn").status.rollout_count == 2
+    # The same version again under another wish is a new attempt.
+    second(plant, runtime={"maxBatch": 8})
+    assert plant.get("Deployment", "churn").status.rollout_count == 3
+
+
+def test_a_good_candidate_is_promoted(plant: Any) -> None:
+    first(plant)
+    second(plant)
+    for _ in range(20):
+        plant.traffic("churn-2", (500, 1), (500, 1))
+    plant.settle()
+    rollout = plant.get("Rollout", "churn-2")
+    assert rollout.status.phase == "Promoted", rollout.status.message
+    assert live(plant) == [("churn-00002", 10_000)]
+    assert "churn-00001" in plant.get("Deployment", "churn").status.retiring
+    assert plant.get("Revision", "churn-00001").status.ready_replicas == 1
+
+
+def test_a_dead_candidate_does_not_wait_for_statistics(plant: Any) -> None:
+    first(plant)
+    second(plant)
+    plant.target.auto_ready = False
+    plant.target.die("churn-00002-1")
+    plant.store.wake(plant.get("Revision", "churn-00002").uid)
+    plant.settle()
+    rollout = plant.get("Rollout", "churn-2")
+    assert rollout.status.phase == "RolledBack"
+    assert "liveness" in rollout.status.message
+    assert live(plant) == [("churn-00001", 10_000)]
+
+
+def test_a_step_waits_for_the_gateway_and_a_rollback_does_not_wait_for_a_silent_one(plant: Any) -> None:
+    first(plant)
+    plant.gateway_alive = False
+    plant.store.forget_gateway("gw")
+    second(plant)
+    rollout = plant.get("Rollout", "churn-2")
+    assert not rollout.status.loaded
+    assert "no gateway reports" in rollout.status.message
+    act(plant, requested="abort")
+    assert plant.get("Rollout", "churn-2").status.phase == "RolledBack"
+
+
+def test_what_envoy_refuses_fails_the_step_with_its_words(plant: Any) -> None:
+    first(plant)
+    version = plant.store.current_version() + 1000
+    plant.rejected = [
+        {
+            "workspace": "default",
+            "deployment": "churn",
+            "version": version,
+            "error": "Proto constraint validation failed",
+        }
+    ]
+    second(plant)
+    rollout = plant.get("Rollout", "churn-2")
+    assert rollout.status.phase == "RolledBack"
+    assert "Proto constraint validation failed" in rollout.status.message
+    assert live(plant) == [("churn-00001", 10_000)]
+
+
+def act(plant: Any, name: str = "churn-2", **wish: Any) -> None:
+    rollout = plant.get("Rollout", name)
+    with plant.store.write(USER) as tx:
+        tx.replace(rollout.uid, spec=rollout.spec.model_copy(update=wish), expected_version=None)
+    plant.settle()
+
+
+def test_pause_stays_but_still_takes_a_bad_candidate_back(plant: Any) -> None:
+    first(plant)
+    second(plant)
+    act(plant, paused=True)
+    for _ in range(20):
+        plant.traffic("churn-2", (500, 1), (500, 1))
+    plant.settle()
+    assert plant.get("Rollout", "churn-2").status.phase == "Paused"
+    for _ in range(4):
+        plant.traffic("churn-2", (100, 0), (100, 90))
+    plant.settle()
+    assert plant.get("Rollout", "churn-2").status.phase == "RolledBack"
+
+
+@pytest.mark.parametrize(
+    ("wish", "phase", "winner"), [("promote", "Promoted", 2), ("abort", "RolledBack", 1)]
+)
+def test_a_person_may_end_it(plant: Any, wish: str, phase: str, winner: int) -> None:
+    first(plant)
+    second(plant)
+    act(plant, requested=wish, requested_by="ann")
+    rollout = plant.get("Rollout", "churn-2")
+    assert rollout.status.phase == phase
+    assert "ann" in rollout.status.decisions[-1].reason
+    assert live(plant) == [(f"churn-0000{winner}", 10_000)]
+
+
+def test_a_new_wish_supersedes_the_rollout_under_way(plant: Any) -> None:
+    plant.push(3)
+    first_versions(plant)
+    plant.apply(model={"name": "churn", "version": "3"}, rollout=CANARY)
+    plant.settle()
+    assert plant.get("Rollout", "churn-2").status.phase == "Superseded"
+    rollout = plant.get("Rollout", "churn-3")
+    assert (rollout.spec.stable_revision, rollout.spec.candidate_revision) == ("churn-00001", "churn-00003")
+    assert live(plant) == [("churn-00001", 5000), ("churn-00003", 5000)]
+
+
+def first_versions(plant: Any) -> None:
+    first(plant)
+    second(plant)
+
+
+def test_going_back_to_the_stable_version_supersedes_and_opens_nothing(plant: Any) -> None:
+    first_versions(plant)
+    plant.apply(model={"name": "churn", "version": "1"}, rollout=CANARY)
+    plant.settle()
+    assert plant.get("Rollout", "churn-2").status.phase == "Superseded"
+    assert plant.get("Deployment", "churn").status.rollout is None
+    assert live(plant) == [("churn-00001", 10_000)]
+
+
+def test_blue_green_previews_then_flips_and_keeps_the_old_warm(plant: Any) -> None:
+    strategy = {"strategy": {"type": "blueGreen", "autoPromote": False, "observe": "0s", "keepOld": "5m"}}
+    first(plant, strategy)
+    second(plant, strategy)
+    entry = route(plant)
+    assert live(plant) == [("churn-00001", 10_000)]
+    assert entry.preview is not None
+    assert entry.preview.revision == "churn-00002"
+    act(plant, requested="promote", requested_by="ann")
+    assert live(plant) == [("churn-00002", 10_000)]
+    assert plant.get("Revision", "churn-00001").status.ready_replicas == 1
+
+
+def test_recreate_moves_at_once(plant: Any) -> None:
+    strategy = {"strategy": {"type": "recreate"}}
+    first(plant, strategy)
+    second(plant, strategy)
+    assert live(plant) == [("churn-00002", 10_000)]
+
+
+def test_scaling_down_stops_a_replica_only_after_every_gateway_has_loaded_the_routes(plant: Any) -> None:
+    first(plant, replicas=2)
+    plant.gateway_alive = False
+    plant.apply(model={"name": "churn", "version": "1"}, rollout=CANARY, replicas=1)
+    plant.settle()
+    phases = sorted(state.phase for state in plant.get("Revision", "churn-00001").status.replicas)
+    assert phases == ["Draining", "Ready"]
+    assert len(route(plant).live[0].endpoints) == 1
+    assert {row.phase for row in plant.target.rows.values()} == {"Ready"}
+    plant.gateway_alive = True
+    plant.settle()
+    assert len(plant.target.rows) == 1
+
+
+def test_deletion_drains_and_leaves_nothing(plant: Any) -> None:
+    first_versions(plant)
+    with plant.store.write(USER) as tx:
+        tx.request_deletion(plant.get("Deployment", "churn").uid)
+    assert live(plant) == []
+    plant.settle()
+    with plant.store.read() as tx:
+        assert [tx.list(kind).items for kind in ("Deployment", "Revision", "Rollout")] == [[], [], []]
+    assert plant.target.rows == {}
+
+
+def test_an_unresolvable_environment_shows_the_resolvers_words(plant: Any) -> None:
+    plant.push(1)
+    plant.preparation.answer.python = None
+    plant.preparation.answer.error = "No solution found: nope==9 is not there"
+    plant.apply(model={"name": "churn", "version": "1"})
+    plant.settle()
+    assert "nope==9" in plant.get("Revision", "churn-00001").status.message
+
+
+def test_a_crash_loop_is_said_with_the_last_lines(plant: Any) -> None:
+    plant.push(1)
+    plant.target.auto_ready = False
+    plant.apply(model={"name": "churn", "version": "1"})
+    for _ in range(5):
+        plant.settle()
+        for name, row in list(plant.target.rows.items()):
+            if row.phase != "Exited":
+                plant.target.die(name)
+        plant.settle()
+        revision = plant.get("Revision", "churn-00001")
+        with plant.store.write(USER) as tx:
+            tx.set_status(revision.uid, revision.status.model_copy(update={"retry_at": None}))
+            tx.wake(revision.uid)
+        if revision.status.failures == 3:
+            break
+    assert revision.status.failures == 3
+    assert revision.status.phase == "CrashLoop"
+    assert "last words" in revision.status.message
