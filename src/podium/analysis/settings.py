@@ -16,12 +16,23 @@ Assignment = Literal["request", "user"]
 THRESHOLD_METRICS = ("error_rate", "refusal_rate", "slow_rate", "p50_ms", "p90_ms", "p95_ms", "p99_ms")
 
 
-def _in_range(name: str, value: object, low: float, high: float, *, open_ends: bool = False) -> None:
-    """Raise ValueError naming the field unless `value` is a finite number between the two ends."""
+def _in_range(
+    name: str, value: object, low: float, high: float, *, above: bool = False, open_ends: bool = False
+) -> None:
+    """Raise ValueError naming the field unless `value` is a finite number between the two ends.
+
+    above: the lower end itself is excluded. open_ends: both are.
+    """
     number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if low < number < high or (not open_ends and number in (low, high)):
+    if (
+        low < number < high
+        or (number == high and not open_ends)
+        or (number == low and not (open_ends or above))
+    ):
         return
-    bounds = f"between {low:g} and {high:g}" + (" (both excluded)" if open_ends else "")
+    bounds = f"between {low:g} and {high:g}"
+    if open_ends or above:
+        bounds += f" ({'both' if open_ends else f'{low:g}'} excluded)"
     raise ValueError(f"{name}: must be a number {bounds}, not {value!r}")
 
 
@@ -48,7 +59,7 @@ class RateMetric:
 
     def __post_init__(self) -> None:
         _in_range("relative_margin", self.relative_margin, 0, 100)
-        _in_range("absolute_margin", self.absolute_margin, 0, 1, open_ends=True)
+        _in_range("absolute_margin", self.absolute_margin, 0, 1, above=True)
 
 
 @dataclass(frozen=True)
@@ -56,16 +67,18 @@ class LatencyMetric:
     """The share of requests slower than `threshold_ms`, compared like a `RateMetric`.
 
     threshold_ms: milliseconds; requests are counted above the first histogram bucket edge at or over it.
+    compared: False = slow requests are counted (for a plain threshold on slow_rate), but the arms not compared.
     """
 
     threshold_ms: float
     relative_margin: float = 0.0
     absolute_margin: float = 0.01
+    compared: bool = True
 
     def __post_init__(self) -> None:
         _in_range("threshold_ms", self.threshold_ms, 0, 1e9, open_ends=True)
         _in_range("relative_margin", self.relative_margin, 0, 100)
-        _in_range("absolute_margin", self.absolute_margin, 0, 1, open_ends=True)
+        _in_range("absolute_margin", self.absolute_margin, 0, 1, above=True)
 
 
 @dataclass(frozen=True)
@@ -138,12 +151,14 @@ class AnalysisSettings:
             if getattr(self, name) not in get_args(known):
                 choices = ", ".join(get_args(known))
                 raise ValueError(f"{name}: must be one of {choices}, not {getattr(self, name)!r}")
+        if self.latency is None and any(limit.metric == "slow_rate" for limit in self.thresholds):
+            raise ValueError("thresholds: slow_rate needs latency.threshold_ms, which says what slow is")
 
     @property
     def comparisons(self) -> int:
         """How many comparisons share alpha (e-Bonferroni)."""
-        enabled = (self.error_rate, self.refusal_rate, self.latency, self.quantile)
-        return sum(metric is not None for metric in enabled)
+        enabled = (self.error_rate, self.refusal_rate, self.latency and self.latency.compared, self.quantile)
+        return sum(bool(metric) for metric in enabled)
 
     @property
     def metric_alpha(self) -> float:

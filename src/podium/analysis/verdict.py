@@ -72,7 +72,7 @@ def _comparisons(tally: Tally, settings: AnalysisSettings, weight: float) -> lis
     rates = (
         ("error_rate", settings.error_rate),
         ("refusal_rate", settings.refusal_rate),
-        ("slow_rate", settings.latency),
+        ("slow_rate", settings.latency if settings.latency and settings.latency.compared else None),
     )
     found = [compare_rate(name, metric, tally, settings, weight) for name, metric in rates if metric]
     if settings.quantile:

@@ -236,7 +236,7 @@ def observe(
     new = _GatewayMemory(
         snapshot, weights, shifted_at, (stable_memory, candidate_memory), incident_at, failed_at
     )
-    if start < shifted_at + warmup_seconds:
+    if warmup_seconds > 0 and start < shifted_at + warmup_seconds:
         return remember(new), None
     part_of_one = incident_at is not None and start < incident_at + INCIDENT_SECONDS
     window = Window(
