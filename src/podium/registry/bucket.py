@@ -179,7 +179,7 @@ def _stored(key: str, info: Mapping[str, Any]) -> Stored:
 def _answers(trouble: str) -> Iterator[None]:
     """Errors of s3fs, botocore and the network as Unavailable. Their own words are left out, because they may carry
     addresses and key ids: the code (`NoSuchBucket`, `AccessDenied`) or the kind of the error says enough."""
-    from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+    from botocore.exceptions import BotoCoreError, ClientError
 
     try:
         yield

@@ -39,8 +39,8 @@ def collect(
     """Remove the blobs that are not in `referenced()` (the sha256 of every file and lock of every manifest) and older
     than `grace`.
 
-    `referenced` is asked after the blobs were listed: a version that was committed in between is seen. Every blob's age is
-    looked at again right before it goes. Raises InvalidInput for a grace period that is too short, Unavailable.
+    `referenced` is asked after the blobs were listed: a version that was committed in between is seen. Every blob's age
+    is looked at again right before it goes. Raises InvalidInput for a grace period that is too short, Unavailable.
     """
     if grace < MIN_GRACE:
         raise InvalidInput(Issue("grace", f"expected at least {MIN_GRACE}; a push may take that long"))
