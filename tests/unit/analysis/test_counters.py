@@ -7,6 +7,7 @@ says, beside what the client saw.
 import math
 
 import pytest
+
 from podium.analysis import Counters, arm_counters, threshold_edge
 
 INF = math.inf
@@ -125,7 +126,7 @@ def test_slow_requests_are_those_above_the_edge_and_the_timeouts() -> None:
 
 def test_a_threshold_above_all_edges_is_an_error_that_names_the_highest() -> None:
     assert threshold_edge([1.0, 5.0, INF], 2.0) == 5.0
-    with pytest.raises(ValueError, match="threshold_ms.*highest is 5 ms.*add an edge"):
+    with pytest.raises(ValueError, match=r"threshold_ms.*highest is 5 ms.*add an edge"):
         threshold_edge([1.0, 5.0, INF], 6.0)
 
 

@@ -8,6 +8,7 @@ import pytest
 import ville
 from hypothesis import given
 from hypothesis import strategies as st
+
 from podium.analysis import Stretch, log_e_within, more_requests, upper_bound
 from podium.analysis.margins import LOG_STAKES, PARTS
 
@@ -26,7 +27,7 @@ def one_request(rho: float, stable: float, candidate: float) -> list[tuple[float
 
 def test_the_stakes_add_up_to_one_unit() -> None:
     assert np.exp(LOG_STAKES).sum() == pytest.approx(1.0)
-    assert len(PARTS) == len(LOG_STAKES) and 0 < PARTS.min() and PARTS.max() < 1
+    assert len(PARTS) == len(LOG_STAKES) and PARTS.min() > 0 and PARTS.max() < 1
 
 
 @given(rho=st.floats(0.02, 0.95), stable=st.floats(0, 0.5), margin=margins, worse=st.floats(0, 0.4))

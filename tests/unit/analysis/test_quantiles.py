@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import ville
+
 from podium.analysis import Buckets, quantile_bounds, quantile_estimate
 
 EDGES = tuple(float(edge) for edge in np.geomspace(1, 1000, 120))

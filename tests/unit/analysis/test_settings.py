@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from podium.analysis import AnalysisSettings, LatencyMetric, PlainThreshold, QuantileMetric, RateMetric
 
 

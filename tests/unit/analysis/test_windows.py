@@ -2,8 +2,10 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
+
 from podium.analysis import (
     ArmCounts,
     Counters,
@@ -28,7 +30,7 @@ def snap(
     return Snapshot(at, gateway, epoch, weight, stable or Counters(), candidate or Counters())
 
 
-def answered(total: int, **more: int) -> Counters:
+def answered(total: int, **more: Any) -> Counters:
     return Counters(started=total, resolved=total, **more)
 
 
@@ -181,8 +183,8 @@ def test_a_restarted_server_goes_on_where_it_was() -> None:
     memory, found = Memory(), []
     for snapshot in history:
         stored = json.loads(json.dumps(memory.to_dict()))
-        snapshot = Snapshot.from_dict(json.loads(json.dumps(snapshot.to_dict())))
-        memory, window = observe(Memory.from_dict(stored), snapshot, timeout_seconds=1.5, warmup_seconds=0.5)
+        sent = Snapshot.from_dict(json.loads(json.dumps(snapshot.to_dict())))
+        memory, window = observe(Memory.from_dict(stored), sent, timeout_seconds=1.5, warmup_seconds=0.5)
         if window:
             found.append(Window.from_dict(json.loads(json.dumps(window.to_dict()))))
     assert found == windows(*history, timeout=1.5, warmup=0.5)
