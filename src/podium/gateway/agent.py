@@ -1,0 +1,421 @@
+"""The gateway's loop: follow the server, get it loaded in Envoy, keep Envoy alive, report what is loaded.
+
+Started by `main.run`. Calls `fleet`, `loader`, `envoy_process`, `stats` and the two ports of `feed`. While the server
+is gone nothing changes and Envoy is kept alive from the files in place; nothing here waits for the server but the
+tasks that talk to it.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from podium.gateway.admin import Admin
+from podium.gateway.binary import find_binary
+from podium.gateway.envoy_log import EnvoyLog
+from podium.gateway.envoy_process import EnvoyProcess
+from podium.gateway.feed import Feed, Report, Reporter
+from podium.gateway.files import WatchedFiles
+from podium.gateway.fleet import Fleet, Key, WatchedRollout, Wish
+from podium.gateway.loader import Loader, RefusedByEnvoy
+from podium.gateway.render.access import AccessRules
+from podium.gateway.render.buckets import edge_for
+from podium.gateway.settings import CLUSTERS, KINDS, ROUTES, GatewaySettings
+from podium.gateway.stats import read_counters
+from podium.resources.errors import Expired, InvalidInput, Refused, Unavailable
+
+log = logging.getLogger(__name__)
+
+_ACCESS_SECONDS = 1.0
+_SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 2.0
+_YOUNG_SECONDS = 5.0
+_LONGEST_RESTART_WAIT = 5.0
+
+
+class Agent:
+    """One gateway. `run` until `end` or `stop_all` is called; `upgrade` hands Envoy over in place."""
+
+    def __init__(self, settings: GatewaySettings, feed: Feed, report: Reporter) -> None:
+        self._settings = settings
+        self._feed = feed
+        self._reporter = report
+        self._admin = Admin(settings.layout.admin_socket)
+        settings.layout.prepare()
+        self._files = WatchedFiles(settings.layout)
+        self._loader = Loader(settings, self._files, self._admin, EnvoyLog(settings.layout.log))
+        self._envoy = EnvoyProcess(settings, find_binary(), self._admin)
+        self._fleet = Fleet()
+        self._dirty: set[Key] = set()
+        self._listed = False
+        self._access: AccessRules | None = None
+        self._access_loaded: tuple[AccessRules, frozenset[str]] | None = None
+        self._observed = 0
+        self._rejected_at: dict[Key, int] = {}
+        self._shifted = False
+        self._problem = ""
+        self._upgrade_problem = ""
+        self._work = asyncio.Event()
+        self._access_due = asyncio.Event()
+        self._report_due = asyncio.Event()
+        self._serving = asyncio.Event()
+        self._end = asyncio.Event()
+        self._handing_over = asyncio.Lock()
+        self._stop_envoy = False
+
+    @property
+    def observed_version(self) -> int:
+        """What is reported."""
+        return self._observed
+
+    @property
+    def envoy(self) -> EnvoyProcess:
+        """The process that it keeps alive."""
+        return self._envoy
+
+    def end(self) -> None:
+        """Let `run` return; Envoy serves on."""
+        self._end.set()
+
+    def stop_all(self) -> None:
+        """Drain and stop Envoy, then let `run` return."""
+        self._stop_envoy = True
+        self._end.set()
+
+    async def run(self) -> None:
+        """Serve until told to end. Raises Unavailable if Envoy cannot be started at all at the beginning."""
+        try:
+            await self._bring_up()
+            tasks = [
+                asyncio.create_task(loop(), name=loop.__name__)
+                for loop in (self._supervise, self._follow, self._follow_access, self._load, self._report)
+            ]
+            ending = asyncio.create_task(self._end.wait(), name="end")
+            done, _ = await asyncio.wait([*tasks, ending], return_when=asyncio.FIRST_COMPLETED)
+            for task in (*tasks, ending):
+                task.cancel()
+            await asyncio.gather(*tasks, ending, return_exceptions=True)
+            for task in done - {ending}:
+                task.result()
+        finally:
+            if self._stop_envoy:
+                await self._envoy.stop(self._settings.drain)
+            self._envoy.close()
+            await self._admin.close()
+
+    async def upgrade(self) -> None:
+        """Hand over to a new Envoy in place, with the present settings and binary. Raises Refused, Unavailable."""
+        async with self._handing_over:
+            await self._envoy.hand_over()
+            self._loader.forget_counts()
+        self._report_due.set()
+
+    # --- Envoy -------------------------------------------------------------------------------------------------
+
+    async def _bring_up(self) -> None:
+        adopted = self._envoy.adopt()
+        if adopted:
+            await self._settle_adopted()
+        else:
+            self._restore_unconfirmed()
+        self._loader.adopt_files()
+        if not adopted:
+            await self._envoy.start()
+        self._serving.set()
+        if adopted:
+            await self._upgrade_if_newer()
+
+    def _restore_unconfirmed(self) -> None:
+        """A fresh Envoy starts from what was seen loaded: a refused content would leave it without routes."""
+        for kind in KINDS:
+            if self._files.restore(kind):
+                log.warning("the last %s were never seen loaded: back to the ones before", kind)
+
+    async def _settle_adopted(self) -> None:
+        """What the agent before this one wrote last may or may not be loaded: Envoy knows."""
+        try:
+            loaded = await self._admin.loaded()
+        except Unavailable as error:
+            log.warning("the adopted Envoy's admin interface is silent: %s", error)
+            return
+        for kind in KINDS:
+            if self._files.unconfirmed(kind):
+                if loaded.get(kind) == self._files.version(kind):
+                    self._files.confirm(kind)
+                else:
+                    self._files.restore(kind)
+
+    async def _upgrade_if_newer(self) -> None:
+        current = self._envoy.current
+        if current is None or current.version == find_binary().version:
+            return
+        log.info("Envoy %s is handed over to %s", current.version, find_binary().version)
+        try:
+            await self.upgrade()
+        except (Refused, Unavailable) as error:
+            self._upgrade_problem = error.message
+            log.warning("Envoy %s goes on: %s", current.version, error.message)
+
+    async def _supervise(self) -> None:
+        """Start Envoy again whenever it has died: at once, and with growing pauses if it keeps dying."""
+        wait = 0.0
+        while True:
+            began = time.monotonic()
+            await self._envoy.ended()
+            async with self._handing_over:
+                if self._envoy.alive():
+                    continue
+                self._serving.clear()
+                log.warning("Envoy has ended; its last words: %s", self._envoy.last_words(5))
+                wait = (
+                    min(max(0.1, wait * 2), _LONGEST_RESTART_WAIT)
+                    if time.monotonic() - began < _YOUNG_SECONDS
+                    else 0.0
+                )
+                wait = await self._start_again(wait)
+                self._envoy.restarts += 1
+                self._loader.forget_counts()
+                self._serving.set()
+            self._report_due.set()
+
+    async def _start_again(self, wait: float) -> float:
+        while True:
+            await asyncio.sleep(wait)
+            try:
+                self._restore_unconfirmed()
+                await self._envoy.start()
+            except (Unavailable, OSError) as error:
+                self._problem = f"Envoy does not start: {error}"
+                log.error("%s", self._problem)
+                wait = min(max(0.1, wait * 2), _LONGEST_RESTART_WAIT)
+            else:
+                self._problem = ""
+                return wait
+
+    # --- from the server ---------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        await _persistently(self._follow_once, "the server's changes")
+
+    async def _follow_once(self, alive: Callable[[], None]) -> None:
+        listing = await self._feed.listing()
+        self._dirty |= self._fleet.reset(listing.objects, listing.version) | self._loader.keys
+        self._listed = True
+        alive()
+        self._work.set()
+        after = listing.version
+        wait = 0.0
+        while True:
+            try:
+                async for changes in self._feed.watch(after):
+                    wait = 0.0
+                    alive()
+                    self._dirty |= self._fleet.apply(changes)
+                    if any(change.object is None for change in changes):
+                        self._access_due.set()
+                    after = max(after, *(change.version for change in changes))
+                    self._work.set()
+            except Unavailable as error:
+                log.info("the watch broke off and goes on at %d: %s", after, error.message)
+                wait = _longer(wait)
+            await asyncio.sleep(wait or _SHORTEST_WAIT)
+
+    async def _follow_access(self) -> None:
+        await _persistently(self._follow_access_once, "the token rules")
+
+    async def _follow_access_once(self, alive: Callable[[], None]) -> None:
+        while True:
+            rules = await self._feed.access()
+            alive()
+            if rules != self._access:
+                self._access = rules
+                self._work.set()
+            self._access_due.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._access_due.wait(), _ACCESS_SECONDS)
+
+    # --- into Envoy --------------------------------------------------------------------------------------------
+
+    async def _load(self) -> None:
+        wait = 0.0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._work.wait(), self._settings.heartbeat)
+            self._work.clear()
+            await self._serving.wait()
+            try:
+                await self._load_access()
+                await self._load_routes()
+                await self._loader.sweep()
+                self._envoy.trim_log()
+                wait = 0.0
+                if self._problem:
+                    self._problem = ""
+            except (Unavailable, RefusedByEnvoy, OSError) as error:
+                # Whatever it was, the wish stands and is tried again with whatever has come meanwhile.
+                self._problem = f"not loaded yet: {error}"
+                log.warning("%s", self._problem)
+                wait = _longer(wait)
+                await asyncio.sleep(wait)
+                self._work.set()
+
+    async def _load_access(self) -> None:
+        if self._access is None or not self._listed:
+            return
+        workspaces = frozenset(self._fleet.workspaces | {workspace for workspace, _ in self._loader.keys})
+        if self._access_loaded != (self._access, workspaces):
+            rules = self._access
+            await self._loader.load_access(rules, workspaces)
+            self._access_loaded = (rules, workspaces)
+
+    async def _load_routes(self) -> None:
+        # A gateway that knows no rules yet must not show routes to everybody.
+        if not self._listed or (self._access_loaded is None and not self._loader.configured):
+            return
+        version, dirty = self._fleet.version, self._dirty
+        self._dirty = set()
+        wishes: dict[Key, Wish | None] = {}
+        for key in dirty:
+            wish = self._fleet.wish(key)
+            if not self._loader.configured or wish != self._loader.loaded(key) or key in self._loader.refused:
+                wishes[key] = wish
+        try:
+            if wishes or not self._loader.configured:
+                watched = self._fleet.watched_rollouts()
+                before = {key: self._weight(key, rollout) for key, rollout in watched.items()}
+                await self._loader.load(wishes)
+                self._shifted |= any(
+                    self._weight(key, watched[key]) != weight for key, weight in before.items()
+                )
+        except BaseException:
+            self._dirty |= dirty
+            raise
+        for key in wishes:
+            if key in self._loader.refused:
+                self._rejected_at[key] = version
+        if version > self._observed:
+            self._observed = version
+            self._report_due.set()
+
+    # --- to the server -----------------------------------------------------------------------------------------
+
+    async def _report(self) -> None:
+        """What was loaded is told at once; counters follow, after each shift of weights and at each heartbeat."""
+        wait = 0.0
+        while True:
+            due = True
+            if not self._shifted:
+                try:
+                    await asyncio.wait_for(self._report_due.wait(), wait or self._settings.heartbeat)
+                except TimeoutError:
+                    due = False
+            told = self._report_due.is_set()
+            self._report_due.clear()
+            try:
+                if told:
+                    await self._reporter.report(self._document([]))
+                if not due or self._shifted:
+                    self._shifted = False
+                    await self._reporter.report(self._document(await self._samples()))
+                wait = 0.0
+            except Unavailable as error:
+                log.info("the report was not delivered: %s", error.message)
+                wait = _longer(wait)
+                await asyncio.sleep(min(wait, self._settings.heartbeat))
+
+    def _document(self, samples: list[dict[str, Any]]) -> Report:
+        current = self._envoy.current
+        rejected = [
+            {
+                "workspace": key[0],
+                "deployment": key[1],
+                "version": self._rejected_at.get(key, self._fleet.version),
+                "error": refusal.error,
+            }
+            for key, refusal in self._loader.refused.items()
+        ]
+        return Report(
+            observed_version=self._observed,
+            rejected=rejected,
+            envoy={
+                "state": "serving" if self._serving.is_set() else "restarting",
+                "version": current.version if current else "",
+                "epoch": current.epoch if current else "",
+                "pid": current.pid if current else 0,
+                "restarts": self._envoy.restarts,
+                "address": f"{self._settings.host}:{self._settings.port}",
+                "problem": self._problem or self._upgrade_problem,
+                "routesVersion": self._files.version(ROUTES),
+                "clustersVersion": self._files.version(CLUSTERS),
+            },
+            samples=samples,
+        )
+
+    async def _samples(self) -> list[dict[str, Any]]:
+        watched = self._fleet.watched_rollouts()
+        current = self._envoy.current
+        if not watched or current is None or not self._serving.is_set():
+            return []
+        weights = {key: self._weight(key, rollout) for key, rollout in watched.items()}
+        clusters = {
+            name for rollout in watched.values() for name in (rollout.stable, rollout.candidate) if name
+        }
+        try:
+            counters = await read_counters(self._admin, clusters)
+        except Unavailable as error:
+            log.info("no samples: %s", error.message)
+            return []
+        if current is not self._envoy.current:
+            return []
+        at = time.time()
+        return [
+            {
+                "rolloutUid": rollout.uid,
+                "at": at,
+                "gateway": self._settings.name,
+                "epoch": current.epoch,
+                "weightBp": weights[key],
+                "latencyEdgeMs": None
+                if rollout.latency_threshold is None
+                else edge_for(rollout.latency_threshold) * 1000,
+                "stable": counters[rollout.stable] if rollout.stable else {},
+                "candidate": counters[rollout.candidate],
+            }
+            for key, rollout in watched.items()
+            # A shift during the reading: these counts are of two weights. And without a weight they tell nothing.
+            if weights[key] is not None and self._weight(key, rollout) == weights[key]
+        ]
+
+    def _weight(self, key: Key, rollout: WatchedRollout) -> int | None:
+        """The candidate's loaded weight in basis points; None before this agent has loaded the Deployment."""
+        wish = self._loader.loaded(key)
+        if wish is None:
+            return None
+        return next((arm.weight for arm in wish.entry.live if arm.cluster == rollout.candidate), 0)
+
+
+def _longer(wait: float) -> float:
+    """Twice as long, within bounds, and not in step with other agents."""
+    return min(max(_SHORTEST_WAIT, wait * 2), _LONGEST_WAIT) * random.uniform(0.8, 1.2)  # noqa: S311
+
+
+async def _persistently(once: Callable[[Callable[[], None]], Awaitable[None]], what: str) -> None:
+    """Again and again: at once when the server has forgotten where we were, else with growing pauses. `once` is given a
+    function to call when it got through."""
+    wait = 0.0
+
+    def alive() -> None:
+        nonlocal wait
+        wait = 0.0
+
+    while True:
+        try:
+            await once(alive)
+        except Expired:
+            wait = 0.0
+        except (Unavailable, InvalidInput) as error:
+            wait = _longer(wait)
+            log.info("%s: %s; again in %.1f s", what, error.message, wait)
+        await asyncio.sleep(wait)

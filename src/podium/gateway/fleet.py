@@ -1,0 +1,171 @@
+"""What the server says exists, as far as a gateway needs it, and what follows for routes and samples. Pure.
+
+Called by `agent`, which feeds it with lists and changes. Calls `planning.routing` for the decision itself.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from podium.gateway.feed import Change
+from podium.planning.routing import Arm, RouteEntry, endpoints_of, plan_route
+from podium.resources.deployment import LatencyMargin
+from podium.resources.kinds import AnyResource, Deployment, Revision, Rollout
+from podium.resources.rollout import FINAL_PHASES
+
+Key = tuple[str, str]
+"""(workspace, deployment)"""
+WATCHED_KINDS = ("Deployment", "Revision", "Rollout", "Workspace")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted for one Deployment. `standby`: arms that take no traffic now, but whose clusters must be there,
+    so that shifting the weights of a rollout is a change of routes only, and counters live as long as the rollout."""
+
+    entry: RouteEntry
+    standby: tuple[Arm, ...] = ()
+
+
+@dataclass(frozen=True)
+class WatchedRollout:
+    """A rollout that is under way: whose clusters are to be sampled."""
+
+    uid: str
+    stable: str | None
+    candidate: str
+    latency_threshold: float | None
+    """Seconds; None where latency is not judged."""
+
+
+class Fleet:
+    """The last known state of all Deployments. `version` is the newest resourceVersion that is in it."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._deployments: dict[Key, Deployment] = {}
+        self._revisions: dict[Key, dict[str, Revision]] = {}
+        self._rollouts: dict[Key, dict[str, Rollout]] = {}
+        self._workspaces: set[str] = set()
+
+    def reset(self, objects: Iterable[AnyResource], version: int) -> set[Key]:
+        """Start over from a full list; all Deployments known before or now are touched."""
+        before = set(self._deployments)
+        self._deployments, self._revisions, self._rollouts, self._workspaces = {}, {}, {}, set()
+        for found in objects:
+            self._put(found)
+        self.version = version
+        return before | set(self._deployments)
+
+    def apply(self, changes: Iterable[Change]) -> set[Key]:
+        """Take changes in, in their order. Returns the Deployments that may be routed differently now. A change that
+        is older than what is known (a replay after a reconnect) is ignored."""
+        touched: set[Key] = set()
+        for change in changes:
+            if change.object is not None:
+                touched |= (
+                    self._remove(change.object, change.version)
+                    if change.deleted
+                    else self._put(change.object)
+                )
+            self.version = max(self.version, change.version)
+        return touched
+
+    @property
+    def keys(self) -> set[Key]:
+        """All Deployments."""
+        return set(self._deployments)
+
+    @property
+    def workspaces(self) -> set[str]:
+        """All workspaces."""
+        return self._workspaces | {workspace for workspace, _ in self._deployments}
+
+    def wish(self, key: Key) -> Wish | None:
+        """What is wanted for this Deployment; None if there is none."""
+        deployment = self._deployments.get(key)
+        if deployment is None:
+            return None
+        revisions = self._revisions.get(key, {})
+        rollout = self._rollout(deployment)
+        entry = plan_route(deployment, revisions, rollout)
+        if rollout is None:
+            return Wish(entry)
+        live = {arm.revision for arm in entry.live}
+        standby = [
+            Arm(key[0], name, revisions[name].spec.version, "live", 0, endpoints_of(revisions[name]))
+            for name in (rollout.spec.stable_revision, rollout.spec.candidate_revision)
+            if name is not None and name in revisions and name not in live
+        ]
+        return Wish(entry, tuple(standby))
+
+    def watched_rollout(self, key: Key) -> WatchedRollout | None:
+        """The Deployment's rollout, if it is under way."""
+        deployment = self._deployments.get(key)
+        rollout = self._rollout(deployment) if deployment else None
+        if rollout is None or rollout.status.phase in FINAL_PHASES or rollout.metadata.uid is None:
+            return None
+        stable, latency = rollout.spec.stable_revision, rollout.spec.settings.analysis.latency
+        return WatchedRollout(
+            uid=rollout.metadata.uid,
+            stable=None if stable is None else _live(key[0], stable),
+            candidate=_live(key[0], rollout.spec.candidate_revision),
+            latency_threshold=latency.threshold if isinstance(latency, LatencyMargin) else None,
+        )
+
+    def watched_rollouts(self) -> dict[Key, WatchedRollout]:
+        """All rollouts that are under way."""
+        found = {key: self.watched_rollout(key) for key in self._rollouts}
+        return {key: rollout for key, rollout in found.items() if rollout is not None}
+
+    def _rollout(self, deployment: Deployment) -> Rollout | None:
+        name = deployment.status.rollout
+        if name is None:
+            return None
+        return self._rollouts.get((deployment.metadata.workspace, deployment.metadata.name), {}).get(name)
+
+    def _put(self, found: AnyResource) -> set[Key]:
+        known = self._find(found)
+        if known is not None and (known.metadata.resource_version or 0) > (
+            found.metadata.resource_version or 0
+        ):
+            return set()
+        workspace, name = found.metadata.workspace, found.metadata.name
+        if found.kind == "Workspace":
+            self._workspaces.add(name)
+            return set()
+        if found.kind == "Deployment":
+            self._deployments[workspace, name] = found
+            return {(workspace, name)}
+        key = (workspace, found.spec.deployment)
+        table = self._revisions if found.kind == "Revision" else self._rollouts
+        table.setdefault(key, {})[name] = found
+        return {key}
+
+    def _remove(self, gone: AnyResource, version: int) -> set[Key]:
+        known = self._find(gone)
+        if known is not None and (known.metadata.resource_version or 0) > version:
+            return set()
+        workspace, name = gone.metadata.workspace, gone.metadata.name
+        if gone.kind == "Workspace":
+            self._workspaces.discard(name)
+            return set()
+        if gone.kind == "Deployment":
+            self._deployments.pop((workspace, name), None)
+            return {(workspace, name)}
+        key = (workspace, gone.spec.deployment)
+        table = self._revisions if gone.kind == "Revision" else self._rollouts
+        table.get(key, {}).pop(name, None)
+        return {key}
+
+    def _find(self, wanted: AnyResource) -> AnyResource | None:
+        workspace, name = wanted.metadata.workspace, wanted.metadata.name
+        if wanted.kind == "Deployment":
+            return self._deployments.get((workspace, name))
+        if wanted.kind == "Workspace":
+            return None
+        table = self._revisions if wanted.kind == "Revision" else self._rollouts
+        return table.get((workspace, wanted.spec.deployment), {}).get(name)
+
+
+def _live(workspace: str, revision: str) -> str:
+    return Arm(workspace, revision, "", "live", 0, ()).cluster

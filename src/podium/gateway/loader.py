@@ -1,0 +1,263 @@
+"""Gets route entries loaded in Envoy, in an order in which no request meets a route without its cluster:
+
+    add clusters -> seen loaded -> routes -> seen loaded -> (after a grace) remove clusters
+
+Called by `agent`, from one task. Calls `render` for fragments, `files` to put them in place, `admin` and Envoy's log
+to see what became of them. When Envoy refuses a change, the guilty entry is found by halving the change; the last
+good fragment stays in force for it, everything else goes on.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from podium import __version__
+from podium.gateway.admin import Admin
+from podium.gateway.envoy_log import EnvoyLog
+from podium.gateway.files import WatchedFiles
+from podium.gateway.fleet import Key, Wish
+from podium.gateway.render import access
+from podium.gateway.render.clusters import cluster
+from podium.gateway.render.document import Document, document
+from podium.gateway.render.listener import listener
+from podium.gateway.render.read_back import clusters_of, entries_of, is_configured, resources_of
+from podium.gateway.render.routes import EntryRoutes, entry_routes, route_table
+from podium.gateway.settings import ACCESS, CLUSTERS, LISTENERS, REVOKED, ROUTES, TOKENS, GatewaySettings
+from podium.resources.errors import PodiumError, Unavailable
+
+log = logging.getLogger(__name__)
+
+_ACKNOWLEDGE_SECONDS = 10.0
+_FIRST_POLL, _LAST_POLL = 0.001, 0.05
+_COUNTERS_AFTER = 0.25
+_GRACE = 5.0
+_ADOPTED_GRACE = 60.0
+
+
+class RefusedByEnvoy(PodiumError):
+    """Envoy did not take a configuration; the message is its own."""
+
+    code = "refusedByEnvoy"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An entry that Envoy does not take: what was refused, and in whose words."""
+
+    wish: Wish
+    error: str
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one Deployment adds to the files."""
+
+    wish: Wish | None
+    """None: read back from the files of an agent before this one."""
+    clusters: Mapping[str, bytes]
+    routes: EntryRoutes
+
+
+class Loader:
+    """What is loaded in one Envoy. `adopt_files` first; then `load` and `load_access` as often as wanted."""
+
+    def __init__(self, settings: GatewaySettings, files: WatchedFiles, admin: Admin, words: EnvoyLog) -> None:
+        self._settings = settings
+        self._files = files
+        self._admin = admin
+        self._words = words
+        self._good: dict[Key, Piece] = {}
+        self._lingering: dict[str, tuple[bytes, float]] = {}
+        self._configured = False
+        self._counted: dict[str, int] = {}
+        self.refused: dict[Key, Refusal] = {}
+        """Entries that are not loaded as wished, by Deployment."""
+
+    def loaded(self, key: Key) -> Wish | None:
+        """What is loaded for a Deployment."""
+        piece = self._good.get(key)
+        return piece.wish if piece else None
+
+    @property
+    def keys(self) -> set[Key]:
+        """Deployments that have routes."""
+        return set(self._good)
+
+    @property
+    def configured(self) -> bool:
+        """Has this gateway ever had its configuration from the server?"""
+        return self._configured
+
+    def adopt_files(self) -> None:
+        """Start from what an agent before this one left: its routes stay until the server says otherwise, and its
+        clusters a while longer, because requests may be under way in them. Without files, write the first ones."""
+        if any(self._files.version(kind) is None for kind in (CLUSTERS, ROUTES, TOKENS, REVOKED, ACCESS)):
+            for kind, content in _closed():
+                self._files.write(kind, content)
+        table, clusters = self._files.read(ROUTES), self._files.read(CLUSTERS)
+        if table is not None and clusters is not None:
+            self._configured = is_configured(table)
+            known = resources_of(clusters)
+            until = time.monotonic() + _ADOPTED_GRACE
+            self._lingering = {name: (content, until) for name, content in known.items()}
+            for key, routes in entries_of(table).items():
+                names = clusters_of(routes)
+                self._good[key] = Piece(None, {name: known[name] for name in names if name in known}, routes)
+        self._files.write(LISTENERS, listener(self._settings))
+
+    def forget_counts(self) -> None:
+        """Envoy was started anew: it counts refusals from zero."""
+        self._counted = {}
+
+    async def load(self, wishes: Mapping[Key, Wish | None]) -> None:
+        """Bring these changes (None: the Deployment is gone) into force; entries that do not change are left out.
+
+        Entries that Envoy refuses end in `refused`, with the others loaded. Raises Unavailable when Envoy does not
+        answer in time: then nothing is known, and the same call can be made again.
+        """
+        changed: dict[Key, Piece | None] = {}
+        for key, wish in wishes.items():
+            self.refused.pop(key, None)
+            try:
+                changed[key] = None if wish is None else _piece(wish)
+            except PodiumError as error:
+                self._refuse(key, wish, error.message)
+        await self._load_or_halve(changed)
+        self._configured = True
+
+    async def load_access(self, rules: access.AccessRules, workspaces: Iterable[str]) -> None:
+        """Bring token rules into force. Raises RefusedByEnvoy (the rules before stay in force) or Unavailable."""
+        for kind, content in (
+            (TOKENS, access.tokens(rules)),
+            (REVOKED, access.revoked(rules)),
+            (ACCESS, access.access(rules, workspaces)),
+        ):
+            await self._put(kind, content)
+
+    async def sweep(self) -> None:
+        """Remove clusters whose grace is over."""
+        now = time.monotonic()
+        over = [name for name, (_, until) in self._lingering.items() if until <= now]
+        if over:
+            for name in over:
+                del self._lingering[name]
+            await self._put(CLUSTERS, self._cluster_file(self._good.values()))
+
+    async def _load_or_halve(self, changed: Mapping[Key, Piece | None]) -> None:
+        try:
+            await self._apply(changed)
+        except RefusedByEnvoy as error:
+            if len(changed) <= 1:
+                for key, piece in changed.items():
+                    self._refuse(key, piece.wish if piece else None, error.message)
+                if not changed:
+                    raise
+                return
+            keys = list(changed)
+            for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
+                await self._load_or_halve({key: changed[key] for key in half})
+
+    async def _apply(self, changed: Mapping[Key, Piece | None]) -> None:
+        """All of a change, or none of it: after a refusal the files are what they were."""
+        wanted: dict[Key, Piece] = dict(self._good)
+        for key, piece in changed.items():
+            if piece is None:
+                wanted.pop(key, None)
+            else:
+                wanted[key] = piece
+        before = [self._good[key] for key in changed if key in self._good]
+        # A shift of weights changes no cluster: then that file need not even be put together.
+        if any(_clusters(self._good.get(key)) != _clusters(piece) for key, piece in changed.items()):
+            await self._put(CLUSTERS, self._cluster_file([*before, *wanted.values()]))
+        table = route_table((piece.routes for piece in wanted.values()), configured=True, version=__version__)
+        try:
+            await self._put(ROUTES, table)
+        except RefusedByEnvoy:
+            with contextlib.suppress(RefusedByEnvoy):
+                await self._put(CLUSTERS, self._cluster_file(self._good.values()))
+            raise
+        self._good = wanted
+        now = time.monotonic()
+        for piece in before:
+            grace = _ADOPTED_GRACE if piece.wish is None else piece.wish.entry.timeout + _GRACE
+            for name, content in piece.clusters.items():
+                self._lingering[name] = (content, now + grace)
+        for piece in changed.values():
+            for name in _clusters(piece):
+                self._lingering.pop(name, None)
+
+    def _cluster_file(self, pieces: Iterable[Piece]) -> Document:
+        """Later pieces win over earlier ones, and all over what lingers. Sorted: equal sets are equal files."""
+        clusters = {name: content for name, (content, _) in self._lingering.items()}
+        for piece in pieces:
+            clusters.update(piece.clusters)
+        return document(clusters[name] for name in sorted(clusters))
+
+    async def _put(self, kind: str, content: Document) -> None:
+        """Write a file and wait until Envoy has loaded it. A refused one is taken back before RefusedByEnvoy."""
+        if not self._counted:
+            self._counted = await self._admin.refusals()
+        mark = self._words.mark()
+        self._files.write(kind, content)
+        try:
+            await self._acknowledged(kind, content.version, mark)
+        except RefusedByEnvoy:
+            self._files.restore(kind)
+            self._counted = {}
+            raise
+        self._files.confirm(kind)
+
+    async def _acknowledged(self, kind: str, version: str, mark: int) -> None:
+        began = time.monotonic()
+        wait = _FIRST_POLL
+        while True:
+            if (await self._admin.loaded()).get(kind) == version:
+                return
+            words = self._words.refusal_since(mark)
+            passed = time.monotonic() - began
+            # The log may be unwritable (full disk): the counters know of a refusal too, but not why.
+            if words is None and passed > _COUNTERS_AFTER and await self._counts(kind):
+                words = (
+                    self._words.refusal_since(mark) or "refused without words; see the gateway's envoy.log"
+                )
+            if words is not None:
+                raise RefusedByEnvoy(words)
+            if passed > _ACKNOWLEDGE_SECONDS:
+                raise Unavailable(f"Envoy did not load the {kind} within {_ACKNOWLEDGE_SECONDS:.0f} s")
+            await asyncio.sleep(wait)
+            wait = min(wait * 1.5, _LAST_POLL)
+
+    async def _counts(self, kind: str) -> bool:
+        return (await self._admin.refusals())[kind] > self._counted.get(kind, 0)
+
+    def _refuse(self, key: Key, wish: Wish | None, error: str) -> None:
+        if wish is not None:
+            self.refused[key] = Refusal(wish, error)
+            log.warning("%s/%s is not loaded: %s", key[0], key[1], error)
+
+
+def _closed() -> Sequence[tuple[str, Document]]:
+    """The first files: nothing is served until the server has said what, and to whom."""
+    shut = access.open_access()
+    return (
+        (CLUSTERS, document([])),
+        (ROUTES, route_table((), configured=False, version=__version__)),
+        (REVOKED, access.revoked(shut)),
+        (ACCESS, access.access(shut, ())),
+        (TOKENS, access.tokens(shut)),
+    )
+
+
+def _clusters(piece: Piece | None) -> Mapping[str, bytes]:
+    return piece.clusters if piece else {}
+
+
+def _piece(wish: Wish) -> Piece:
+    return Piece(
+        wish=wish,
+        clusters={arm.cluster: cluster(arm) for arm in (*wish.entry.arms, *wish.standby)},
+        routes=entry_routes(wish.entry),
+    )

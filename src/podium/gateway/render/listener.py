@@ -1,0 +1,98 @@
+"""The one listener: HTTP in, tokens, body limit, routes. Called by `loader`; changes with the settings only."""
+
+from typing import Any
+
+from podium.gateway.render.access import FILTERS
+from podium.gateway.render.document import Document, document, fragment, typed
+from podium.gateway.render.problem import local_replies
+from podium.gateway.render.routes import DEFAULT_MAX_BODY, ROUTE_TABLE
+from podium.gateway.settings import ROUTES, GatewaySettings, Layout
+
+STAT_PREFIX = "podium"
+"""Statistics of the listener's side are `http.podium.*`."""
+_HEADERS_KB = 32
+_HEADERS_COUNT = 100
+
+
+def watched(layout: Layout, kind: str) -> dict[str, Any]:
+    """Envoy's `ConfigSource` for one of our files; a rename inside its folder is what wakes Envoy."""
+    path = layout.document(kind)
+    return {
+        "path_config_source": {"path": str(path), "watched_directory": {"path": str(path.parent)}},
+        "resource_api_version": "V3",
+        # The file is always there before Envoy starts: a gateway without its routes must not open its port.
+        "initial_fetch_timeout": "0s",
+    }
+
+
+def listener(settings: GatewaySettings) -> Document:
+    """The listener on `host:port`."""
+    filters: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "config_discovery": {
+                "config_source": watched(settings.layout, kind),
+                "type_urls": [f"type.googleapis.com/{type_name}"],
+            },
+        }
+        for kind, (name, type_name) in FILTERS.items()
+    ]
+    filters += [
+        {
+            "name": "envoy.filters.http.buffer",
+            "typed_config": typed(
+                "envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=DEFAULT_MAX_BODY
+            ),
+        },
+        {
+            "name": "envoy.filters.http.router",
+            "typed_config": typed("envoy.extensions.filters.http.router.v3.Router"),
+        },
+    ]
+    manager = typed(
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        stat_prefix=STAT_PREFIX,
+        rds={"route_config_name": ROUTE_TABLE, "config_source": watched(settings.layout, ROUTES)},
+        http_filters=filters,
+        local_reply_config=local_replies(),
+        server_name="podium",
+        use_remote_address=True,
+        # No client's address counts as internal: its own x-envoy-* headers (timeouts, retries) are never obeyed.
+        internal_address_config={"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
+        generate_request_id=True,
+        preserve_external_request_id=True,
+        always_set_request_id_in_response=True,
+        # The path is made canonical before anything looks at it, so that filters, routes and replica see the same.
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action="REJECT_REQUEST",
+        strip_any_host_port=True,
+        max_request_headers_kb=_HEADERS_KB,
+        common_http_protocol_options={"idle_timeout": "900s", "max_headers_count": _HEADERS_COUNT},
+        request_headers_timeout="15s",
+        request_timeout="600s",
+        stream_idle_timeout="300s",
+    )
+    return document(
+        [
+            fragment(
+                typed(
+                    "envoy.config.listener.v3.Listener",
+                    name="podium",
+                    address={"socket_address": {"address": settings.host, "port_value": settings.port}},
+                    # Otherwise a second Envoy on the same port would silently take half of the requests.
+                    enable_reuse_port=False,
+                    filter_chains=[
+                        {
+                            "filters": [
+                                {
+                                    "name": "envoy.filters.network.http_connection_manager",
+                                    "typed_config": manager,
+                                }
+                            ]
+                        }
+                    ],
+                )
+            )
+        ]
+    )

@@ -1,0 +1,199 @@
+"""One fragment of the route table per Deployment, and the table around them.
+
+Called by `loader`. The table is one list that Envoy walks for each request, so an entry has few and small routes:
+everything that entries share (retries, body limit) stands once at the virtual host.
+"""
+
+import functools
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from podium.gateway.render.document import Document, document, fragment, seconds, typed
+from podium.gateway.render.problem import answer
+from podium.planning.routing import Arm, RouteEntry
+from podium.resources.shape import DEFAULT_WORKSPACE
+
+ROUTE_TABLE = "podium"
+DEFAULT_MAX_BODY = 16 * 2**20
+"""Bytes; what the buffer filter and the virtual host are set to, so that only other limits are written per route."""
+PREVIEW_VALUE = "true"
+_RETRY_ANY = "connect-failure,refused-stream,reset"
+_RETRY_UNSENT = "connect-failure,refused-stream,reset-before-request"
+_STREAM_IDLE = 240.0
+"""Envoy ends a stream on which nothing moved for 300 s; longer request timeouts need their own limit."""
+_ID = "[^/]+"
+
+
+@dataclass(frozen=True)
+class EntryRoutes:
+    """Rendered routes of one Deployment. All `pinned` stand before all `main` in the table: between them one shared
+    route turns every other `/versions/...` away."""
+
+    pinned: tuple[bytes, ...]
+    main: tuple[bytes, ...]
+
+
+@functools.lru_cache(maxsize=65_536)
+def entry_routes(entry: RouteEntry) -> EntryRoutes:
+    """The routes of one entry: version, preview, live; or a 503 that says why nothing answers."""
+    inside = f"/v2/models/{entry.deployment}"
+    outside = inside if entry.workspace == DEFAULT_WORKSPACE else f"/ws/{entry.workspace}{inside}"
+    pinned, main = [], []
+    if entry.direct is not None:
+        match = {"path_separated_prefix": f"{outside}/versions/{entry.direct.version}"}
+        rewrite = f"{inside}/versions/{entry.direct.version}"
+        pinned.append(_route(entry, match, {"cluster": entry.direct.cluster}, outside != inside and rewrite))
+    if entry.preview is not None and entry.preview_header is not None:
+        header = {"name": entry.preview_header, "string_match": {"exact": PREVIEW_VALUE}}
+        match_preview = {"path_separated_prefix": outside, "headers": [header]}
+        main.append(
+            _route(entry, match_preview, {"cluster": entry.preview.cluster}, outside != inside and inside)
+        )
+    match = {"path_separated_prefix": outside}
+    if entry.live:
+        main.append(_route(entry, match, _target(entry.live), outside != inside and inside))
+    else:
+        said = answer(
+            "unavailable", 503, f"deployment {entry.workspace}/{entry.deployment}: {entry.unavailable}",
+            deployment=entry.deployment, workspace=entry.workspace,
+        )  # fmt: skip
+        main.append(fragment({"match": match, "direct_response": said}))
+    return EntryRoutes(tuple(pinned), tuple(main))
+
+
+def _target(live: tuple[Arm, ...]) -> dict[str, Any]:
+    if len(live) == 1:
+        return {"cluster": live[0].cluster}
+    return {"weighted_clusters": {"clusters": [{"name": arm.cluster, "weight": arm.weight} for arm in live]}}
+
+
+def _route(entry: RouteEntry, match: dict[str, Any], target: dict[str, Any], rewrite: str | bool) -> bytes:
+    action = {**target, "timeout": seconds(entry.timeout)}
+    if rewrite:
+        action["prefix_rewrite"] = rewrite
+    if entry.timeout > _STREAM_IDLE:
+        action["idle_timeout"] = seconds(entry.timeout + 60)
+    if not entry.idempotent:
+        action["retry_policy"] = _retry(_RETRY_UNSENT)
+    route: dict[str, Any] = {"match": match, "route": action}
+    if entry.max_body != DEFAULT_MAX_BODY:
+        route["request_body_buffer_limit"] = entry.max_body
+        limit = typed(
+            "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+            buffer={"max_request_bytes": entry.max_body},
+        )
+        route["typed_per_filter_config"] = {"envoy.filters.http.buffer": limit}
+    return fragment(route)
+
+
+def _retry(reasons: str) -> dict[str, Any]:
+    """Another replica is tried at once. An overload answer (429) is an answer: repeating it would add to the load."""
+    return {
+        "retry_on": reasons,
+        "num_retries": 2,
+        "host_selection_retry_max_attempts": 3,
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": typed("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
+            }
+        ],
+        "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.050s"},
+    }
+
+
+@functools.lru_cache(maxsize=4)
+def _before(configured: bool, version: str) -> tuple[bytes, ...]:
+    """What the gateway answers itself. It is ready as soon as it has had a configuration from the server."""
+    about = {"name": "podium", "version": version, "extensions": []}
+    ready = (
+        {"status": 200, "body": {"inline_string": '{"ready":true}'}}
+        if configured
+        else answer("unavailable", 503, "the gateway has had no configuration from the server yet")
+    )
+    json_header = {"header": {"key": "content-type", "value": "application/json"}}
+    plain = {"response_headers_to_add": [{**json_header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]}
+    live = {"status": 200, "body": {"inline_string": '{"live":true}'}}
+    server = {"status": 200, "body": {"inline_string": fragment(about).decode()}}
+    return (
+        fragment({"match": {"path": "/v2"}, "direct_response": server, **plain}),
+        fragment({"match": {"path": "/v2/health/live"}, "direct_response": live, **plain}),
+        fragment(
+            {"match": {"path": "/v2/health/ready"}, "direct_response": ready, **(plain if configured else {})}
+        ),
+        fragment(
+            {
+                "match": {"prefix": f"/ws/{DEFAULT_WORKSPACE}/v2/"},
+                "redirect": {"prefix_rewrite": "/v2/", "response_code": "PERMANENT_REDIRECT"},
+            }
+        ),
+    )
+
+
+_VERSIONS = fragment(
+    {
+        "match": {"safe_regex": {"regex": rf"(/ws/{_ID})?/v2/models/{_ID}/versions(/.*)?"}},
+        "direct_response": answer(
+            "notFound", 404, "the deployment does not serve this version: only the version that has passed its gates "
+            "answers by number",
+        ),
+    }
+)  # fmt: skip
+_UNKNOWN = fragment(
+    {
+        "match": {"safe_regex": {"regex": rf"(/ws/{_ID})?/v2/models/{_ID}(/.*)?"}},
+        "direct_response": answer(
+            "notFound", 404, "no deployment with this name is served in this workspace"
+        ),
+    }
+)
+_NO_PATH = fragment(
+    {
+        "match": {"prefix": "/"},
+        "direct_response": answer(
+            "notFound",
+            404,
+            "no such path; deployments answer at /v2/models/NAME and /ws/WORKSPACE/v2/models/NAME",
+        ),
+    }
+)
+
+
+def route_table(entries: Iterable[EntryRoutes], *, configured: bool, version: str) -> Document:
+    """The whole table. `configured` False: nothing has ever come from the server, so the gateway is not ready."""
+    pinned: list[bytes] = []
+    main: list[bytes] = []
+    for entry in entries:
+        pinned.extend(entry.pinned)
+        main.extend(entry.main)
+    routes = b",".join([*_before(configured, version), *pinned, _VERSIONS, *main, _UNKNOWN, _NO_PATH])
+    return document([_FRAME[0] + routes + _FRAME[1]])
+
+
+def _frame() -> tuple[bytes, bytes]:
+    """The table's JSON before and after the list of routes."""
+    mark = "\x00"
+    table = typed(
+        "envoy.config.route.v3.RouteConfiguration",
+        name=ROUTE_TABLE,
+        virtual_hosts=[
+            {
+                "name": ROUTE_TABLE,
+                "domains": ["*"],
+                "retry_policy": _retry(_RETRY_ANY),
+                "request_body_buffer_limit": DEFAULT_MAX_BODY,
+                # A model's code never sees a caller's token.
+                "request_headers_to_remove": ["authorization"],
+                "routes": [mark],
+            }
+        ],
+        # A missing cluster fails its own requests only; without this one would make Envoy refuse the whole table.
+        validate_clusters=False,
+    )
+    before, after = re.split(re.escape(fragment(mark).decode()), fragment(table).decode())
+    return before.encode(), after.encode()
+
+
+_FRAME = _frame()

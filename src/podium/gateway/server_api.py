@@ -1,0 +1,153 @@
+"""The agent's two ports over the server's HTTP API (httpx, server-sent events). Made by `main`.
+
+Every failure to reach the server, or to be understood by it, is Unavailable: the agent tries again, and what is
+loaded stays as it is.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import httpx
+import orjson
+from pydantic import ValidationError
+
+from podium import __version__
+from podium.gateway.feed import Change, Listing, Report
+from podium.gateway.fleet import WATCHED_KINDS
+from podium.gateway.render.access import AccessRules
+from podium.resources.errors import Expired, Unavailable
+from podium.resources.kinds import KINDS, AnyResource
+
+_PAGE = 500
+_CALL_SECONDS = 10.0
+_SILENCE_SECONDS = 30.0
+"""The server sends a bookmark every 10 s; three missing ones mean that the connection is dead."""
+_LARGEST_EVENT = 64 * 2**20
+
+
+class ServerApi:
+    """Feed and Reporter for the gateway called `name`. `close` when done."""
+
+    def __init__(self, server_url: str, name: str, token: str | None) -> None:
+        headers = {"user-agent": f"podium-gateway/{__version__}"}
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        self._name = name
+        # No proxy from the environment: a token must not go to one by accident.
+        self._client = httpx.AsyncClient(
+            base_url=f"{server_url.rstrip('/')}/api/v1",
+            headers=headers,
+            timeout=_CALL_SECONDS,
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def access(self) -> AccessRules:
+        """Who may call."""
+        return AccessRules.parse(await self._json("GET", "/gateway/config"))
+
+    async def listing(self) -> Listing:
+        """All objects of the watched kinds. The version is the oldest of the lists': what happened to one kind while
+        another was read comes again by the watch."""
+        objects: list[AnyResource] = []
+        versions: list[int] = []
+        for kind in WATCHED_KINDS:
+            after: str | None = None
+            while True:
+                query: dict[str, str | int] = {"limit": _PAGE}
+                if after is not None:
+                    query["continue"] = after
+                page = await self._json("GET", f"/{KINDS[kind].plural}", params=query)
+                with _understood("list"):
+                    objects += [KINDS[kind].parse(item) for item in page["items"]]
+                    versions.append(int(page["version"]))
+                    after = page.get("continue")
+                if not after:
+                    break
+        return Listing(objects, min(versions))
+
+    async def watch(self, after: int) -> AsyncIterator[Sequence[Change]]:
+        """Changes later than `after`."""
+        query = {"kinds": ",".join(WATCHED_KINDS), "after": str(after)}
+        timeout = httpx.Timeout(_CALL_SECONDS, read=_SILENCE_SECONDS)
+        with _reached():
+            async with self._client.stream("GET", "/watch", params=query, timeout=timeout) as response:
+                if response.status_code != 200:
+                    await response.aread()
+                    _raise_for(response)
+                events = EventBuffer()
+                async for chunk in response.aiter_bytes():
+                    changes = [_change(data) for data in events.feed(chunk)]
+                    if changes:
+                        yield changes
+
+    async def report(self, report: Report) -> None:
+        """Deliver a report."""
+        await self._json("PUT", f"/gateways/{self._name}", content=orjson.dumps(report.document()))
+
+    async def _json(self, method: str, path: str, **arguments: Any) -> Any:
+        if "content" in arguments:
+            arguments["headers"] = {"content-type": "application/json"}
+        with _reached():
+            response = await self._client.request(method, path, **arguments)
+        if response.status_code not in (200, 201, 204):
+            _raise_for(response)
+        with _understood(path):
+            return orjson.loads(response.content) if response.content else None
+
+
+class EventBuffer:
+    """Takes a stream of server-sent events apart: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> Iterator[bytes]:
+        """The data of each event that is complete now. Raises Unavailable for an event that never ends."""
+        self._rest += chunk.replace(b"\r\n", b"\n")
+        if len(self._rest) > _LARGEST_EVENT:
+            raise Unavailable("the server's event is too large")
+        *events, self._rest = self._rest.split(b"\n\n")
+        for event in events:
+            lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
+            if lines:
+                yield b"\n".join(lines)
+
+
+def _change(data: bytes) -> Change:
+    with _understood("watch"):
+        given = orjson.loads(data)
+        version = int(given["version"])
+        if given["type"] == "BOOKMARK":
+            return Change(version)
+        document = given["object"]
+        return Change(version, KINDS[document["kind"]].parse(document), given["type"] == "DELETED")
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise Unavailable(f"the server does not answer: {error!r}") from error
+
+
+@contextlib.contextmanager
+def _understood(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise Unavailable(f"the server's answer to {what} was not understood: {error!r}"[:500]) from error
+
+
+def _raise_for(response: httpx.Response) -> None:
+    if response.status_code == httpx.codes.GONE:
+        raise Expired("the server does not keep changes that old")
+    raise Unavailable(
+        f"{response.request.method} {response.request.url.path}: {response.status_code} {response.text[:300]}",
+        next_step="check the gateway's token" if response.status_code in (401, 403) else None,
+    )

@@ -1,0 +1,15 @@
+"""The agent as a process of its own: `python run_agent.py SETTINGS.json`."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+
+from podium.gateway.main import run
+from podium.gateway.settings import GatewaySettings
+
+if __name__ == "__main__":
+    given = json.loads(Path(sys.argv[1]).read_text())
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    run(GatewaySettings(**(given | {"home": Path(given["home"])})))
