@@ -1,0 +1,155 @@
+"""Entry points: `python -m podium.app up | down | ps | server | gateway | gateway-upgrade | migrate`.
+
+`podium up` and its kin start these as processes, so that the CLI never imports the server.
+"""
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+from podium.app.settings import Settings, read_settings
+from podium.resources.errors import InvalidInput, PodiumError
+
+_log = logging.getLogger("podium.app")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one part; 0 when it ended as asked, 1 with one readable line when it could not do its work."""
+    options = _parser().parse_args(arguments)
+    try:
+        settings = read_settings(
+            os.environ,
+            home=options.home,
+            api_host=options.api_host,
+            api_port=options.api_port,
+            gateway_host=options.gateway_host,
+            gateway_port=options.gateway_port,
+        )
+        commands: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
+            "up": _up,
+            "down": _down,
+            "ps": _ps,
+            "server": _server,
+            "gateway": _gateway,
+            "gateway-upgrade": _gateway_upgrade,
+            "migrate": _migrate,
+        }
+        return commands[options.command](settings, options)
+    except PodiumError as error:
+        lines = [f"{issue.field}: {issue.message}" for issue in error.issues] if isinstance(error, InvalidInput) else []
+        print(*(lines or [error.message]), sep="\n", file=sys.stderr)
+        if error.next_step:
+            print(f"next: {error.next_step}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m podium.app", description="Podium's processes on this machine.")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--home", help="folder of this installation (PODIUM_HOME)")
+    common.add_argument("--api-host")
+    common.add_argument("--api-port", type=int)
+    common.add_argument("--gateway-host")
+    common.add_argument("--gateway-port", type=int)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", parents=[common], help="keep server and gateway running, in the foreground")
+    down = commands.add_parser("down", parents=[common], help="stop everything that runs in this home")
+    down.add_argument("--keep-serving", action="store_true", help="leave Envoy and the replicas running")
+    ps = commands.add_parser("ps", parents=[common], help="which processes run")
+    ps.add_argument("--json", action="store_true")
+    commands.add_parser("server", parents=[common], help="API and reconcilers")
+    commands.add_parser("gateway", parents=[common], help="the config agent and its Envoy")
+    commands.add_parser("gateway-upgrade", parents=[common], help="hand Envoy over to a new one in place")
+    commands.add_parser("migrate", parents=[common], help="bring the database to this version")
+    return parser
+
+
+def _up(settings: Settings, options: argparse.Namespace) -> int:
+    from podium.app import supervisor
+    from podium.app.server import configure_logging
+    from podium.processes.identity import TOKEN_VARIABLE, new_token
+
+    if not os.environ.get(TOKEN_VARIABLE):
+        # A process is known again by a token in its environment; this one was started by hand.
+        os.environ[TOKEN_VARIABLE] = new_token()
+        os.execv(sys.executable, [sys.executable, "-m", "podium.app", *sys.argv[1:]])  # noqa: S606 - itself again
+    configure_logging()
+    supervisor.Supervisor(supervisor.prepare(settings)).run()
+    return 0
+
+
+def _down(settings: Settings, options: argparse.Namespace) -> int:
+    from podium.app import supervisor
+    from podium.app.stopping import stop_gateway, stop_replicas
+
+    ended = [name for name in ("supervisor",) if supervisor.stop(settings, name, timeout=5)]
+    if options.keep_serving:
+        ended += [name for name in ("gateway", "server") if supervisor.stop(settings, name, timeout=15)]
+    else:
+        ended += ["gateway"] if stop_gateway(settings) else []
+        # The server first, so that it does not start again what is stopped here.
+        ended += ["server"] if supervisor.stop(settings, "server", timeout=15) else []
+        count = stop_replicas(settings)
+        ended += [f"{count} replicas"] if count else []
+    print(f"stopped: {', '.join(ended)}" if ended else "nothing was running")
+    return 0
+
+
+def _ps(settings: Settings, options: argparse.Namespace) -> int:
+    from podium.app import supervisor
+
+    found = {name: supervisor.running(settings, name) for name in ("supervisor", *supervisor.PARTS)}
+    rows = {name: identity.pid if identity else None for name, identity in found.items()}
+    if options.json:
+        print(json.dumps({"home": str(settings.home), "processes": rows}))
+    else:
+        for name, pid in rows.items():
+            print(f"{name:<12} {f'pid {pid}' if pid else 'not running'}")
+    return 0 if all(rows.values()) else 3
+
+
+def _server(settings: Settings, options: argparse.Namespace) -> int:
+    from podium.app import server
+
+    server.configure_logging()
+    server.ignore_hangup()
+    server.run(settings)
+    return 0
+
+
+def _gateway(settings: Settings, options: argparse.Namespace) -> int:
+    from podium.app.gateway import run
+    from podium.app.server import configure_logging
+
+    configure_logging()
+    run(settings)
+    return 0
+
+
+def _gateway_upgrade(settings: Settings, options: argparse.Namespace) -> int:
+    from podium.app import supervisor
+    from podium.processes.identity import send_signal
+
+    identity = supervisor.running(settings, "gateway")
+    if identity is None or not send_signal(identity, signal.SIGHUP):
+        print("no gateway agent runs in this home", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _migrate(settings: Settings, options: argparse.Namespace) -> int:
+    from podium.store import Store
+
+    store = Store.open(settings.database, version_locations=settings.migrations)
+    store.migrate()
+    print(f"database at {store.schema_version()}")
+    store.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

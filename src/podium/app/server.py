@@ -1,0 +1,180 @@
+"""Wires the control plane and runs it: `python -m podium.app server`. The one place that names concrete adapters.
+
+API and reconcilers share one process and one store; any number of such processes may share one PostgreSQL.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+
+import uvicorn
+
+from podium import __version__
+from podium._wheels import runtime_wheel
+from podium.api.bootstrap import bootstrap
+from podium.api.create import create_app
+from podium.api.services import ApiSettings, Services
+from podium.app.housekeeping import Housekeeping
+from podium.app.inspection import SandboxedInspector
+from podium.app.logs import TargetLogs
+from podium.app.preparation import Preparing
+from podium.app.publishing import Publishing
+from podium.app.settings import Settings, is_loopback, private_folder
+from podium.control.deployments import DeploymentReconciler
+from podium.control.loop import ControlLoop
+from podium.control.revisions import RevisionReconciler
+from podium.control.rollouts import RolloutReconciler
+from podium.environments.uv import Environments
+from podium.registry.blobs import BlobStore
+from podium.registry.checkout import Checkout
+from podium.registry.mlflow_policy import ImportPolicy
+from podium.resources.errors import Refused, Unavailable
+from podium.store import Store
+from podium.targets.process import ProcessTarget
+
+_log = logging.getLogger("podium.server")
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Replicas and gateways go on without it.
+
+    Raises Refused for a public address without credentials, Unavailable where database or port can't be had.
+    """
+    for folder in (settings.home, settings.run, settings.logs, settings.sockets):
+        private_folder(folder)
+    store = Store.open(settings.database, version_locations=settings.migrations)
+    store.migrate()
+    with contextlib.closing(store):
+        tokens = bootstrap(
+            store,
+            key_file=settings.key_file,
+            admin_token_file=settings.admin_token_file,
+            gateway_token_file=settings.gateway_token_file,
+        )
+        _check_exposure(settings, store)
+        wheel = runtime_wheel()
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        blobs = BlobStore(settings.blobs)
+        environments = Environments(
+            settings.home / "environments", wheel=wheel, max_bytes=settings.environments_limit
+        )
+        preparing = Preparing(blobs, Checkout(settings.home / "checkouts", blobs), environments)
+        target = ProcessTarget(settings.home / "replicas", settings.sockets)
+        services = Services(
+            store=store,
+            tokens=tokens,
+            blobs=blobs,
+            publisher=Publishing(
+                store=store,
+                blobs=blobs,
+                environments=environments,
+                preparing=preparing,
+                inspector=SandboxedInspector(settings.home / "inspections"),
+                runtime_wheel=digest,
+                imports=import_policy(),
+                work=settings.home / "work",
+            ),
+            logs=TargetLogs(store, {"process": target}),
+            settings=ApiSettings(tokens_required=settings.gateway_tokens),
+            version=__version__,
+        )
+        reconcilers = [
+            DeploymentReconciler(store, runtime_wheel=digest),
+            RevisionReconciler(store, targets={"process": target}, preparation=preparing),
+            RolloutReconciler(store),
+        ]
+        worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        loop = ControlLoop(store, reconcilers, worker=worker, threads=settings.workers)
+        target.watch(lambda revision_uid: _wake(store, revision_uid))
+        housekeeping = Housekeeping(store, preparing)
+        _serve(settings, services, loop, housekeeping)
+
+
+def _serve(settings: Settings, services: Services, loop: ControlLoop, housekeeping: Housekeeping) -> None:
+    listener = _listen(settings.api_host, settings.api_port)
+    config = uvicorn.Config(
+        create_app(services),
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=3,
+        server_header=False,
+        h11_max_incomplete_event_size=64 * 1024,
+    )
+    server = uvicorn.Server(config)
+    loop.start()
+    housekeeping.start()
+    try:
+        _log.info("serving on %s:%d", settings.api_host, listener.getsockname()[1])
+        server.run(sockets=[listener])
+    finally:
+        housekeeping.stop()
+        loop.stop()
+        listener.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"cannot listen on {host}:{port}: {error.strerror}", next_step="choose another port with --api-port"
+        ) from None
+    listener.listen(2048)
+    listener.set_inheritable(False)
+    return listener
+
+
+def _check_exposure(settings: Settings, store: Store) -> None:
+    """Beyond this machine only with credentials that someone made on purpose: the first token lies in a local file."""
+    if not settings.is_public:
+        return
+    now = datetime.datetime.now(datetime.UTC)
+    with store.read() as tx:
+        made = [
+            row for row in tx.tokens()
+            if row.revoked_at is None and row.expires_at > now and row.created_by != "bootstrap"
+        ]  # fmt: skip
+    if not made:
+        host = settings.api_host if not is_loopback(settings.api_host) else settings.gateway_host
+        raise Refused(
+            f"refusing to listen on {host}: no credentials are configured",
+            next_step="start on 127.0.0.1, make tokens with `podium token create`, then listen elsewhere",
+        )
+
+
+def _wake(store: Store, uid: str) -> None:
+    try:
+        store.wake(uid)
+    except Unavailable as error:
+        _log.warning("the end of a replica of %s could not be announced: %s", uid, error)
+
+
+def import_policy() -> ImportPolicy:
+    """Where models may be imported from, as this server's operator says by MLFLOW_TRACKING_URI."""
+    configured = os.environ.get("MLFLOW_TRACKING_URI", "")
+    return ImportPolicy(tracking_uris=(configured,) if configured else ())
+
+
+def configure_logging() -> None:
+    """One line per record on stderr, which the supervisor sends to a file."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("httpx", "httpcore", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def ignore_hangup() -> None:
+    """A closed terminal does not end a server."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
