@@ -94,7 +94,11 @@ class Connection(http.client.HTTPConnection):
         if isinstance(self.address, str):
             self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.sock.settimeout(self.timeout)
-            self.sock.connect(self.address)
+            try:
+                self.sock.connect(self.address)
+            except OSError:
+                self.close()
+                raise
         else:
             self.sock = socket.create_connection(self.address, timeout=self.timeout)
 
