@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, insert, select
 
-from podium.store.columns import MAX_INTEGER
+from podium.store.pages import below
 from podium.store.tables import audit as table
 
 TOKEN = "Token"  # noqa: S105 - the kind that rows about tokens name
@@ -67,11 +67,11 @@ def newest(
     workspace: str | None,
     kind: str | None,
     name: str | None,
-    limit: int,
+    limit: int | None,
     before: int | None,
 ) -> list[AuditRow]:
     """Rows with `seq` below `before`, newest first."""
-    query = select(table).where(table.c.seq < (MAX_INTEGER if before is None else min(before, MAX_INTEGER)))
+    query = select(table).where(table.c.seq < below(before))
     for column, value in ((table.c.workspace, workspace), (table.c.kind, kind), (table.c.name, name)):
         if value is not None:
             query = query.where(column == value)

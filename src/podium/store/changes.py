@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from podium.resources.errors import Expired, InvalidInput, Issue
+from podium.resources.errors import Expired
 from podium.resources.kinds import AnyResource
 from podium.store.tables import changes as table
 from podium.store.tables import clock
@@ -75,15 +75,13 @@ def read(
     version: int,
     kinds: Sequence[str] | None,
     workspace: str | None,
-    limit: int,
+    limit: int | None,
 ) -> list[Change]:
     """Changes above `after` in order, about `limit` of them: a version's changes are never split over two answers.
 
     Raises Expired when some above `after` were pruned, or when `after` lies ahead of the store (it was restored from
     an older copy): the caller lists again.
     """
-    if limit < 1:
-        raise InvalidInput(Issue("limit", "expected a number from 1"))
     floor = connection.execute(select(clock.c.changes_floor)).scalar_one()
     if not floor <= after <= version:
         known = f"changes {floor} to {version} are kept"
@@ -96,8 +94,8 @@ def read(
     if workspace is not None:
         conditions.append(table.c.workspace == workspace)
     query = select(table).where(*conditions).order_by(table.c.version, table.c.ordinal)
-    rows = connection.execute(query.limit(limit + 1)).all()
-    if len(rows) > limit:
+    rows = connection.execute(query if limit is None else query.limit(limit + 1)).all()
+    if limit is not None and len(rows) > limit:
         cut = rows[limit].version
         whole = [row for row in rows if row.version < cut]
         rows = whole or connection.execute(query.where(table.c.version == cut)).all()

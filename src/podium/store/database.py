@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError, StatementError
 
 from podium.resources.errors import Unavailable
 from podium.store import engine as engines
@@ -76,6 +76,8 @@ def spoken() -> Iterator[None]:
     try:
         yield
     except SQLAlchemyError as error:
+        if isinstance(error, StatementError) and not isinstance(error, DBAPIError) and error.orig is not None:
+            raise error.orig from None  # a value that one of our column types refuses
         words = engines.in_words(error)
         if words is None:
             raise

@@ -7,7 +7,8 @@ from typing import Literal
 from sqlalchemy import Connection, delete, insert, select, update
 
 from podium.resources.kinds import AnyResource
-from podium.store.columns import MAX_INTEGER, clean
+from podium.store.columns import clean
+from podium.store.pages import below
 from podium.store.tables import events as table
 
 EventType = Literal["Normal", "Warning"]
@@ -59,11 +60,11 @@ def newest(
     workspace: str | None,
     kind: str | None,
     name: str | None,
-    limit: int,
+    limit: int | None,
     before: int | None,
 ) -> list[EventRow]:
     """Events with an id below `before`, newest first."""
-    query = select(table).where(table.c.id < (MAX_INTEGER if before is None else min(before, MAX_INTEGER)))
+    query = select(table).where(table.c.id < below(before))
     for column, value in ((table.c.workspace, workspace), (table.c.kind, kind), (table.c.name, name)):
         if value is not None:
             query = query.where(column == value)

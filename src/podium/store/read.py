@@ -15,6 +15,7 @@ from podium.store.aliases import AliasRow
 from podium.store.audit import AuditRow
 from podium.store.changes import Change
 from podium.store.events import EventRow
+from podium.store.pages import checked_limit
 from podium.store.resources import ListFilter, Page
 from podium.store.tokens import TokenRow
 
@@ -72,7 +73,12 @@ class Read:
         """
         which = ListFilter(workspace, labels, fields, owner_uid)
         return resources.list_page(
-            self._connection, kind_of(kind), which, version=self.version, limit=limit, after=after
+            self._connection,
+            kind_of(kind),
+            which,
+            version=self.version,
+            limit=checked_limit(limit),
+            after=after,
         )
 
     def changes(
@@ -90,7 +96,12 @@ class Read:
         """
         named = None if kinds is None else [kind_of(kind).name for kind in kinds]
         return changes.read(
-            self._connection, after, version=self.version, kinds=named, workspace=workspace, limit=limit
+            self._connection,
+            after,
+            version=self.version,
+            kinds=named,
+            workspace=workspace,
+            limit=checked_limit(limit),
         )
 
     def events(
@@ -105,7 +116,12 @@ class Read:
         """Events, newest first; `before`: the `id` of the last one that was seen."""
         named = None if kind is None else kind_of(kind).name
         return events.newest(
-            self._connection, workspace=workspace, kind=named, name=name, limit=limit, before=before
+            self._connection,
+            workspace=workspace,
+            kind=named,
+            name=name,
+            limit=checked_limit(limit),
+            before=before,
         )
 
     def alias_history(self, workspace: str, model: str) -> _Moves:
@@ -143,5 +159,10 @@ class Snapshot(Read):
         """Audit rows, newest first; `before`: the `seq` of the last one that was seen. `kind` may be Token too."""
         named = kind if kind in (None, audit.TOKEN) else kind_of(kind).name
         return audit.newest(
-            self._connection, workspace=workspace, kind=named, name=name, limit=limit, before=before
+            self._connection,
+            workspace=workspace,
+            kind=named,
+            name=name,
+            limit=checked_limit(limit),
+            before=before,
         )

@@ -1,20 +1,17 @@
 """The table `resources`: rows to objects and back, paged lists. The same for every kind.
 
-Called by `read` and `write`; calls `selectors`.
+Called by `read` and `write`; calls `selectors` and `pages`.
 """
 
-import base64
-import binascii
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from sqlalchemy import Connection, Row, Select, delete, insert, select, tuple_, update
 
-from podium.resources.errors import InvalidInput, Issue, NotFound
+from podium.resources.errors import NotFound
 from podium.resources.kinds import KINDS, AnyResource, Kind
 from podium.resources.shape import Metadata, OwnerReference, Resource
-from podium.store import selectors
+from podium.store import pages, selectors
 from podium.store.tables import resources as table
 
 
@@ -144,12 +141,10 @@ def list_page(
     limit: int | None,
     after: str | None,
 ) -> Page:
-    """One page in order of (workspace, name). Raises InvalidInput for a bad selector, limit or page token."""
-    if limit is not None and limit < 1:
-        raise InvalidInput(Issue("limit", "expected a number from 1"))
+    """One page in order of (workspace, name). Raises InvalidInput for a bad selector or page token."""
     query = _filtered(kind, which).order_by(table.c.workspace, table.c.name)
     if after is not None:
-        version, workspace, name = _read_token(after)
+        version, workspace, name = pages.read_token(after)
         query = query.where(tuple_(table.c.workspace, table.c.name) > tuple_(workspace, name))
     if limit is not None:
         query = query.limit(limit + 1)
@@ -158,7 +153,7 @@ def list_page(
         return Page(items, None, version)
     items = items[:limit]
     last = items[-1].metadata
-    return Page(items, _make_token(version, last.workspace, last.name), version)
+    return Page(items, pages.make_token(version, last.workspace, last.name), version)
 
 
 def _filtered(kind: Kind, which: ListFilter) -> Select[Any]:
@@ -168,21 +163,3 @@ def _filtered(kind: Kind, which: ListFilter) -> Select[Any]:
     if which.owner_uid is not None:
         query = query.where(table.c.owner_uid == which.owner_uid)
     return query.where(*selectors.conditions(kind, which.labels, which.fields))
-
-
-def _make_token(version: int, workspace: str, name: str) -> str:
-    return base64.urlsafe_b64encode(orjson.dumps([version, workspace, name])).decode().rstrip("=")
-
-
-def _read_token(token: str) -> tuple[int, str, str]:
-    bad = InvalidInput(
-        Issue("continue", "not a page token of this list"), next_step="list again from the start"
-    )
-    try:
-        parts = orjson.loads(base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error):
-        raise bad from None
-    if not (isinstance(parts, list) and [type(part) for part in parts] == [int, str, str]):
-        raise bad
-    version, workspace, name = parts
-    return version, workspace, name

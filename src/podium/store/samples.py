@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, delete, select
 
 from podium.resources.errors import NotFound
-from podium.store.columns import MAX_INTEGER
 from podium.store.engine import insert
+from podium.store.pages import above
 from podium.store.tables import resources
 from podium.store.tables import samples as table
 
@@ -42,13 +42,13 @@ def append(connection: Connection, engine: Engine, rollout_uid: str, rows: Seque
         {name: value for name, value in vars(row).items() if name != "id"} | {"rollout_uid": rollout_uid}
         for row in rows
     ]
-    statement = insert(engine, table).values(values).on_conflict_do_nothing()
-    return connection.execute(statement).rowcount
+    statement = insert(engine, table).on_conflict_do_nothing().returning(table.c.id)
+    return len(connection.execute(statement, values).all())
 
 
 def read(connection: Connection, rollout_uid: str, after_id: int, limit: int | None) -> list[SampleRow]:
     """A rollout's samples with an id above `after_id`, in the order of their arrival."""
-    query = select(table).where(table.c.rollout_uid == rollout_uid, table.c.id > min(after_id, MAX_INTEGER))
+    query = select(table).where(table.c.rollout_uid == rollout_uid, table.c.id > above(after_id))
     if limit is not None:
         query = query.limit(limit)
     return [SampleRow(**row._mapping) for row in connection.execute(query.order_by(table.c.id))]

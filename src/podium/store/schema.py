@@ -34,7 +34,7 @@ def migrate(database: Database, version_locations: Sequence[Path]) -> None:
             raise InvalidInput(Issue("version_locations", f"{folder} is not a folder"))
     config = _config(version_locations)
     with _alone(database) as connection:
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        known = _known(config)
         unknown = [
             head for head in MigrationContext.configure(connection).get_current_heads() if head not in known
         ]
@@ -64,6 +64,15 @@ def _config(version_locations: Sequence[Path]) -> Config:
         "version_locations", "\n".join(str(folder) for folder in folders).replace("%", "%%")
     )
     return config
+
+
+def _known(config: Config) -> set[str]:
+    try:
+        return {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    except KeyError as error:  # Alembic's answer to a `down_revision` that no file has
+        raise Refused(f"the migrations do not fit together: one follows {error}, which is not there") from error
+    except CommandError as error:
+        raise Refused(f"the migrations do not fit together: {error}") from error
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from podium.store.audit import Actor
 from podium.store.database import Database
 from podium.store.engine import open_engine
 from podium.store.gateways import GatewayRow
+from podium.store.pages import checked_limit
 from podium.store.read import Snapshot
 from podium.store.samples import SampleRow
 from podium.store.signals import Signals
@@ -177,7 +178,7 @@ class Store:
     def samples(self, rollout_uid: str, after_id: int = 0, limit: int | None = None) -> list[SampleRow]:
         """A rollout's samples with an id above `after_id`, oldest first."""
         with self._database.reading() as connection:
-            return samples.read(connection, rollout_uid, after_id, limit)
+            return samples.read(connection, rollout_uid, after_id, checked_limit(limit))
 
     def report_gateway(self, row: GatewayRow) -> None:
         """The gateway's newest report, in the place of the one before."""
