@@ -7,6 +7,7 @@ while this process still runs; what ends later is reaped by whoever inherits it.
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -52,10 +53,11 @@ def spawn_detached(
         )
     finally:
         os.close(output)
-    identity = identify(child.pid, token)
-    if identity is None:
-        code = child.wait()
-        raise Unavailable(f"{argv[0]} ended at once with code {code}; its words are in {log}")
+    # Popen returns when exec closes its pipe; the new environment can be read a moment later.
+    while (identity := identify(child.pid, token)) is None:
+        if (code := child.poll()) is not None:
+            raise Unavailable(f"{argv[0]} ended at once with code {code}; its words are in {log}")
+        time.sleep(0.0005)
     _reap_later(identity, child)
     return identity
 
