@@ -190,7 +190,7 @@ class TokenInfo(Status):
     role: str
     workspaces: list[str]
     issued_at: datetime.datetime
-    expires_at: datetime.datetime
+    expires_at: datetime.datetime | None = None
     revoked_at: datetime.datetime | None = None
 
 
@@ -235,6 +235,10 @@ class GatewaySample(Spec):
     """Cumulative counters of both arms of one rollout, as of one scrape of one start (`epoch`) of Envoy."""
 
     rollout_uid: Annotated[str, Field(min_length=1, max_length=64)]
+    gateway: Annotated[str, Field(max_length=120)] | None = None
+    """The reporting gateway's own name, if it is said."""
+    latency_edge_ms: Annotated[float, Field(gt=0)] | None = None
+    """Where its histogram cuts off what is slow; for people, it is not kept."""
     at: Annotated[float, Field(ge=0)]
     """Seconds since 1970."""
     epoch: Annotated[str, Field(min_length=1, max_length=128)]

@@ -1,0 +1,141 @@
+"""What gateway agents ask for and report."""
+
+import datetime
+from collections import defaultdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+
+from podium.api.access import Gateway, Viewer
+from podium.api.openapi import answer, body
+from podium.api.problems import described
+from podium.api.services import Services, services_of
+from podium.api.tokens import ISSUER
+from podium.api.wire import JSON, read_model
+from podium.resources.errors import NotFound
+from podium.resources.requests import GatewayConfig, GatewayReceipt, GatewayReport
+from podium.resources.rollout import FINAL_PHASES
+from podium.store import GatewayRow, SampleRow
+
+App = Annotated[Services, Depends(services_of)]
+GatewayName = Annotated[
+    str, Path(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,118}[A-Za-z0-9])?$", description="One name per agent.")
+]
+Since = Annotated[
+    int, Query(ge=1, le=30 * 86400, description="Seconds: only those that reported since then.")
+]
+_UNFINISHED = f"status.phase notin ({','.join(sorted(FINAL_PHASES))})"
+
+
+def router() -> APIRouter:
+    """GET /gateway/config, PUT /gateways/{name}, GET /gateways."""
+    routes = APIRouter(tags=["Gateway"])
+
+    async def given_report(request: Request, caller: Gateway, services: App) -> GatewayReport:
+        return await read_model(request, GatewayReport, services.settings.limits.report)
+
+    @routes.get(
+        "/gateway/config",
+        operation_id="getGatewayConfig",
+        summary="What a gateway needs to check tokens by itself",
+        response_class=JSON,
+        responses={200: answer("GatewayConfig"), **described(401, 403)},
+    )
+    def get_config(caller: Gateway, services: App) -> JSON:
+        with services.store.read() as tx:
+            revoked, version = list(tx.revoked_tokens()), tx.version
+        config = GatewayConfig(
+            jwks=services.tokens.jwks(),
+            revoked=revoked,
+            issuer=ISSUER,
+            tokens_required=services.settings.tokens_required,
+            version=version,
+        )
+        return JSON(config.model_dump(mode="json", by_alias=True))
+
+    @routes.put(
+        "/gateways/{name}",
+        operation_id="reportGateway",
+        summary="What a gateway has loaded, what Envoy refused, and what it counted",
+        response_class=JSON,
+        openapi_extra=body("GatewayReport"),
+        responses={200: answer("GatewayReceipt"), **described(401, 403, 413)},
+    )
+    def report(
+        caller: Gateway,
+        given: Annotated[GatewayReport, Depends(given_report)],
+        services: App,
+        name: GatewayName,
+    ) -> JSON:
+        rejected = [item.model_dump(mode="json", by_alias=True) for item in given.rejected]
+        now = datetime.datetime.now(datetime.UTC)
+        services.store.report_gateway(
+            GatewayRow(name, now, given.observed_version, rejected, dict(given.envoy))
+        )
+        kept, concerned = _keep(services, name, given)
+        concerned |= _waiting(services, given.observed_version)
+        if concerned:
+            services.store.wake(*sorted(concerned))
+        receipt = GatewayReceipt(samples=kept, version=services.store.current_version())
+        return JSON(receipt.model_dump(mode="json", by_alias=True))
+
+    @routes.get(
+        "/gateways",
+        operation_id="listGateways",
+        summary="The gateways that reported lately",
+        response_class=JSON,
+        responses={200: answer("GatewayList"), **described(401, 403)},
+    )
+    def list_gateways(caller: Viewer, services: App, since: Since = 600) -> JSON:
+        after = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=since)
+        return JSON(
+            {"items": [_shown(row, caller.may_enter) for row in services.store.gateways(since=after)]}
+        )
+
+    return routes
+
+
+def _keep(services: Services, gateway: str, given: GatewayReport) -> tuple[int, set[str]]:
+    """How many samples were new, and the rollouts that they are of."""
+    grouped: dict[str, list[SampleRow]] = defaultdict(list)
+    for item in given.samples:
+        row = SampleRow(
+            rollout_uid=item.rollout_uid,
+            at=item.at,
+            gateway=gateway,
+            epoch=item.epoch,
+            weight_bp=item.weight_bp,
+            stable=item.stable,
+            candidate=item.candidate,
+        )
+        grouped[item.rollout_uid].append(row)
+    kept, concerned = 0, set()
+    for uid, rows in grouped.items():
+        try:
+            new = services.store.append_samples(uid, rows)
+        except NotFound:
+            # The rollout went while the gateway was counting for it.
+            continue
+        kept += new
+        if new:
+            concerned.add(uid)
+    return kept, concerned
+
+
+def _waiting(services: Services, observed: int) -> set[str]:
+    """The rollouts that wait for just this: a gateway that has loaded their weight, or refused something."""
+    with services.store.read() as tx:
+        rollouts = tx.list("Rollout", fields=_UNFINISHED).items
+    return {
+        item.uid for item in rollouts if not item.status.loaded and item.status.weight_version <= observed
+    }
+
+
+def _shown(row: GatewayRow, may_enter: Any) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "seenAt": row.seen_at,
+        "observedVersion": row.observed_version,
+        "rejected": [item for item in row.rejected if may_enter(str(item.get("workspace", "")))],
+        "envoy": row.detail,
+    }

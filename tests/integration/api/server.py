@@ -1,0 +1,226 @@
+"""A real API server on loopback, with a real store and real blobs, and what stands behind the API in small.
+
+The publisher makes versions as the app does, but with an empty lock and without loading the model; the logs are what
+the test put there.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from podium.api.bootstrap import bootstrap
+from podium.api.create import create_app, end_watches
+from podium.api.services import ApiSettings, Services
+from podium.api.tokens import Role, TokenAuthority
+from podium.registry.blobs import BlobStore
+from podium.registry.intake import PushHints, draft
+from podium.registry.push import complete, push_digest
+from podium.resources.errors import InvalidInput, Issue, NotFound
+from podium.resources.kinds import AnyResource, parse_applied
+from podium.resources.model import ModelSpec, ModelStatus, ModelVersionSpec, ModelVersionStatus
+from podium.resources.requests import ImportRequest, PushRequest, ReplicaLog
+from podium.resources.shape import Metadata, Resource
+from podium.store import Actor, Store, TokenRow
+
+TESTER = Actor("tester", "user")
+
+
+class Publisher:
+    """Looks at the files and commits a version; what it cannot do it refuses."""
+
+    def __init__(self, store: Store, blobs: BlobStore) -> None:
+        self._store, self._blobs = store, blobs
+
+    def push(
+        self, workspace: str, model: str, request: PushRequest, actor: Actor
+    ) -> Iterator[dict[str, Any]]:
+        yield {"progress": "looking at the files"}
+        found = draft(request.files, PushHints.of(request, "3.11"), self._blobs)
+        lock = hashlib.sha256(b"").hexdigest()
+        self._blobs.put([], lock)
+        manifest, pushed = complete(found, lock, None, request), push_digest(request, found)
+        with self._store.write(actor) as tx:
+            fields = f"spec.model={model},spec.pushDigest={pushed}"
+            known = tx.list("ModelVersion", workspace=workspace, fields=fields).items
+            owner = tx.find("Model", workspace, model) or tx.create(
+                Resource(
+                    kind="Model",
+                    metadata=Metadata(name=model, workspace=workspace),
+                    spec=ModelSpec(),
+                    status=ModelStatus(),
+                )
+            )
+            if known:
+                version = known[0]
+            else:
+                number = owner.status.latest_version + 1
+                tx.set_status(owner.uid, owner.status.model_copy(update={"latest_version": number}))
+                spec = ModelVersionSpec(
+                    model=model, version=str(number), digest=manifest.digest(), push_digest=pushed, manifest=manifest,
+                    note=request.note, pushed_by=actor.name,
+                )  # fmt: skip
+                version = tx.create(
+                    Resource(
+                        kind="ModelVersion",
+                        metadata=Metadata(name=f"{model}.{number}", workspace=workspace),
+                        spec=spec,
+                        status=ModelVersionStatus(),
+                    )
+                )
+            if request.alias is not None:
+                tx.set_alias(workspace, model, request.alias, version.spec.version)
+        yield {"version": version.document(), "created": not known}
+
+    def import_(
+        self, workspace: str, model: str, request: ImportRequest, actor: Actor
+    ) -> Iterator[dict[str, Any]]:
+        yield {"progress": f"fetching {request.uri}"}
+        raise InvalidInput(Issue("uri", "there is no MLflow here"))
+
+
+class Logs:
+    """Replicas by deployment, as the test set them."""
+
+    def __init__(self) -> None:
+        self.written: dict[tuple[str, str], dict[str, list[str]]] = {}
+
+    def logs(self, workspace: str, deployment: str, replica: str | None, lines: int) -> list[ReplicaLog]:
+        found = self.written.get((workspace, deployment), {})
+        if replica is not None and replica not in found:
+            raise NotFound(f"there is no replica {replica}")
+        return [
+            ReplicaLog(replica=name, lines=text[-lines:])
+            for name, text in found.items()
+            if replica in (None, name)
+        ]
+
+
+@dataclass
+class ApiServer:
+    """What a test needs of a running server."""
+
+    url: str
+    app: FastAPI
+    store: Store
+    tokens: TokenAuthority
+    blobs: BlobStore
+    logs: Logs
+    home: Path
+    clients: list[httpx.Client] = field(default_factory=list)
+
+    @property
+    def admin_token(self) -> str:
+        return (self.home / "admin.token").read_text().strip()
+
+    def token(self, role: Role, *workspaces: str, lifetime: float = 3600, name: str = "someone") -> str:
+        """A token on record."""
+        now = datetime.datetime.now(datetime.UTC)
+        token, claims = self.tokens.issue(name, role, workspaces, datetime.timedelta(seconds=lifetime), now)
+        row = TokenRow(
+            id=claims.id, name=name, role=role, workspaces=list(workspaces), created_at=now, created_by="test",
+            expires_at=claims.expires_at,
+        )  # fmt: skip
+        with self.store.write(TESTER) as tx:
+            tx.add_token(row)
+        return token
+
+    def http(self, token: str | None = None) -> httpx.Client:
+        """A plain HTTP client with a token (the admin's)."""
+        headers = {"authorization": f"Bearer {token or self.admin_token}"}
+        client = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30)
+        self.clients.append(client)
+        return client
+
+    def bare(self) -> httpx.Client:
+        """A plain HTTP client without a token."""
+        client = httpx.Client(base_url=self.url, trust_env=False, timeout=30)
+        self.clients.append(client)
+        return client
+
+    def create(self, document: dict[str, Any]) -> AnyResource:
+        """An object, past the API."""
+        with self.store.write(TESTER) as tx:
+            return tx.create(parse_applied(document))
+
+
+@contextlib.contextmanager
+def serving(
+    home: Path, *, database: str | None = None, settings: ApiSettings | None = None
+) -> Iterator[ApiServer]:
+    """Runs a server in a thread until the block ends."""
+    store = Store.open(database or f"sqlite:///{home / 'podium.db'}")
+    store.migrate()
+    tokens = bootstrap(
+        store,
+        key_file=home / "key.pem",
+        admin_token_file=home / "admin.token",
+        gateway_token_file=home / "gateway.token",
+    )
+    blobs = BlobStore(str(home / "blobs"))
+    logs = Logs()
+    services = Services(
+        store=store, tokens=tokens, blobs=blobs, publisher=Publisher(store, blobs), logs=logs,
+        settings=settings or ApiSettings(), version="0.0-test", runtime_wheel="0" * 64,
+    )  # fmt: skip
+    app = create_app(services)
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, timeout_graceful_shutdown=3, lifespan="on"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    made = ApiServer(url, app, store, tokens, blobs, logs, home)
+    try:
+        deadline = time.monotonic() + 20
+        while not server.started:
+            assert thread.is_alive(), "the server ended"
+            assert time.monotonic() < deadline, "the server did not start"
+            time.sleep(0.01)
+        yield made
+    finally:
+        for client in made.clients:
+            client.close()
+        end_watches(app)
+        server.should_exit = True
+        thread.join(15)
+        listener.close()
+        store.close()
+    assert not thread.is_alive(), "the server did not stop"
+
+
+def deployment(name: str, *, workspace: str = "default", **spec: Any) -> dict[str, Any]:
+    """A document to apply."""
+    return {
+        "apiVersion": "podium/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "workspace": workspace},
+        "spec": {"model": {"name": "churn", "version": "1"}, "replicas": 0, **spec},
+    }
+
+
+def model(name: str = "churn", *, workspace: str = "default") -> dict[str, Any]:
+    """A document to apply."""
+    return {
+        "apiVersion": "podium/v1",
+        "kind": "Model",
+        "metadata": {"name": name, "workspace": workspace},
+        "spec": {},
+    }
+
+
+def workspace(name: str) -> dict[str, Any]:
+    """A document to apply."""
+    return {"apiVersion": "podium/v1", "kind": "Workspace", "metadata": {"name": name}, "spec": {}}
