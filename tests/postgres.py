@@ -42,7 +42,7 @@ def server_url() -> str:
     # Short: the folder holds a Unix socket.
     folder = tempfile.mkdtemp(prefix="pg-", dir="/tmp")
     owner = subprocess.Popen(
-        [sys.executable, __file__, folder],
+        [sys.executable, "-W", "ignore", __file__, folder],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
