@@ -17,6 +17,7 @@ import orjson
 from podium.gateway.admin import Admin, ServerInfo
 from podium.gateway.binary import Binary
 from podium.gateway.files import replace_file
+from podium.gateway.orphan import spawn_orphan
 from podium.gateway.render.bootstrap import bootstrap
 from podium.gateway.settings import GatewaySettings, Layout
 from podium.processes import (
@@ -25,7 +26,6 @@ from podium.processes import (
     identify,
     is_alive,
     new_token,
-    spawn_detached,
     terminate,
 )
 from podium.resources.errors import Refused, Unavailable
@@ -231,7 +231,7 @@ class EnvoyProcess:
         workers = (
             [] if self._settings.concurrency is None else ["--concurrency", str(self._settings.concurrency)]
         )
-        identity = spawn_detached(
+        identity = spawn_orphan(
             [
                 self._binary.path,
                 *("-c", self._layout.bootstrap),
