@@ -307,6 +307,33 @@ def test_a_full_queue_is_429_with_retry_after(moody, gate):
     assert [asking.finished().status for asking in [held, *asked]] == [200] * 4
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_waiting_bodies_cannot_take_all_the_memory(tmp_path, gate, chunked):
+    source = MOODY.replace("GATE", repr(str(gate)))
+    with running(python_version(tmp_path, source, maxBodyBytes=1000).write()) as made:
+        held = hold(made)
+        body = json.dumps(x(1)).encode()
+        body += b" " * (1000 - len(body))
+
+        def ask(connection):
+            headers = {"transfer-encoding": "chunked"} if chunked else {}
+            content = iter([body[:500], body[500:]]) if chunked else body
+            connection.request("POST", "/v2/models/churn/infer", content, headers, encode_chunked=chunked)
+            return connection
+
+        # Eight bodies of the largest size may be held; the one that the model has takes a few bytes of that.
+        waiting = [ask(Connection(made.address)) for _ in range(7)]
+        made.wait_for(lambda: made.metric("queue_length") == 7)
+        with contextlib.closing(ask(Connection(made.address))) as refused:
+            assert refused.getresponse().status == 429
+        gate.touch()
+        for connection in waiting:
+            assert connection.getresponse().status == 200
+            connection.close()
+        assert held.finished().status == 200
+        assert conforms(made.infer(body)).status == 200
+
+
 def test_expired_requests_are_504_and_never_reach_the_model(moody, gate):
     held = hold(moody)
     late = Asking(moody, x(5), {"x-envoy-expected-rq-timeout-ms": "20"})

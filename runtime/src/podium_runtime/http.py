@@ -46,6 +46,43 @@ _BODIES_AT_ONCE = 8
 log = logging.getLogger(__name__)
 
 
+class _Bodies:
+    """Counts the bytes of all bodies that are held for requests without an answer."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+
+    def held(self, length: int) -> "_Held":
+        return _Held(self, length)
+
+
+class _Held:
+    """One request's share of the bytes, given back when its block ends. Raises QueueFull when there are not enough."""
+
+    __slots__ = ("_bodies", "_length")
+
+    def __init__(self, bodies: _Bodies, length: int) -> None:
+        self._bodies = bodies
+        self._length = 0
+        self.grow_to(length)
+
+    def grow_to(self, length: int) -> None:
+        """Take what a body of `length` bytes needs beyond what it has; a chunked body is not announced."""
+        more = length - self._length
+        if more <= 0:
+            return
+        if more > self._bodies.left:
+            raise errors.QueueFull("the bodies of waiting requests take all the memory set aside for them")
+        self._bodies.left -= more
+        self._length = length
+
+    def __enter__(self) -> "_Held":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bodies.left += self._length
+
+
 class HttpApp:
     """The ASGI application of one replica.
 
@@ -56,7 +93,7 @@ class HttpApp:
         self._core = core
         self._metrics = metrics
         self._max_body = max_body_bytes
-        self._body_budget = _BODIES_AT_ONCE * max_body_bytes
+        self._bodies = _Bodies(_BODIES_AT_ONCE * max_body_bytes)
         self._revision = (b"x-podium-revision", core.served.revision.encode("ascii", "replace"))
         base = f"/v2/models/{core.served.name}"
         # The two paths that nearly every request has, found without taking them apart.
@@ -93,11 +130,8 @@ class HttpApp:
             timeout, length = _read_headers(scope["headers"], headers)
             if length > self._max_body:
                 raise errors.BodyTooLarge(self._max_body)
-            self._reserve(length)
-            try:
-                content = await self._predict(receive, timeout)
-            finally:
-                self._body_budget += length
+            with self._bodies.held(length) as held:
+                content = await self._predict(receive, timeout, held)
             status = 200
         except errors.RequestError as error:
             status, content = self._refused(error, headers)
@@ -107,14 +141,15 @@ class HttpApp:
         if status != 499:
             await self._send(send, status, headers, content)
 
-    async def _predict(self, receive: Receive, timeout: float | None) -> bytes:
+    async def _predict(self, receive: Receive, timeout: float | None, held: "_Held") -> bytes:
         message = await receive()
         if message.get("more_body") or message["type"] == "http.disconnect":
-            body = await self._rest_of_body(message, receive)
+            body = await self._rest_of_body(message, receive, held)
         else:
             body = message["body"]
             if len(body) > self._max_body:
                 raise errors.BodyTooLarge(self._max_body)
+            held.grow_to(len(body))
         request = decode_request(body)
         del body, message
         job = self._core.submit(request, timeout)
@@ -125,7 +160,7 @@ class HttpApp:
         except TypeError as error:
             raise errors.ModelFailed(error) from error
 
-    async def _rest_of_body(self, message: Message, receive: Receive) -> bytes:
+    async def _rest_of_body(self, message: Message, receive: Receive, held: "_Held") -> bytes:
         body = bytearray()
         try:
             async with asyncio.timeout(self._core.request_timeout):
@@ -135,16 +170,12 @@ class HttpApp:
                     body += message.get("body", b"")
                     if len(body) > self._max_body:
                         raise errors.BodyTooLarge(self._max_body)
+                    held.grow_to(len(body))
                     if not message.get("more_body"):
                         return bytes(body)
                     message = await receive()
         except TimeoutError:
             raise errors.DeadlineExceeded("the deadline passed before the body was complete") from None
-
-    def _reserve(self, length: int) -> None:
-        if length > self._body_budget:
-            raise errors.QueueFull("the bodies of waiting requests take all the memory set aside for them")
-        self._body_budget -= length
 
     def _watch(self, job: Job, receive: Receive) -> None:
         """Begin to listen for the client hanging up. Only for requests that wait: quick ones are spared the task."""
