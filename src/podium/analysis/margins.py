@@ -73,9 +73,9 @@ def upper_bound(stretches: Sequence[Stretch], alpha: float) -> float:
     """
     needed = math.log(1.0 / alpha)
     low, high = -1.0, 1.0
-    # Two hundred points a round: after four rounds the bound is known to about 1e-9.
-    for _ in range(4):
-        points = np.linspace(low, high, 201)[1:-1]
+    # Each round looks at 31 points at once and keeps one 32nd: after six the bound is known to 2e-9.
+    for _ in range(6):
+        points = np.linspace(low, high, 33)[1:-1]
         refuted = log_e_within(stretches, points) >= needed
         first = int(np.argmax(refuted)) if refuted.any() else points.size
         low, high = (points[first - 1] if first else low), (points[first] if first < points.size else high)
@@ -101,7 +101,7 @@ def more_requests(stretches: Sequence[Stretch], rho: float, difference: float, a
         rate_stable = sum(float(np.asarray(s.stable_bad)) for s in stretches) / seen_stable
     if rate_candidate - rate_stable >= difference:
         return None
-    extra = np.unique(np.round(np.geomspace(1, 1e8, 400)))
+    extra = np.unique(np.round(np.geomspace(1, 1e8, 200)))
     ahead = Stretch(rho, extra, extra * (1 - rho) * rate_stable, extra * rho * rate_candidate)
     enough = log_e_within([*stretches, ahead], difference) >= needed
     return int(extra[int(np.argmax(enough))]) if enough.any() else None

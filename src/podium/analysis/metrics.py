@@ -264,16 +264,19 @@ def _limited_value(metric: str, arm: ArmCounts) -> float | None:
     return quantile_estimate(_with_given_up(arm), float(metric[1:-3]) / 100)
 
 
-def check_limit(limit: PlainThreshold, tally: Tally, weight: float) -> Finding:
+def check_limit(limit: PlainThreshold, tally: Tally, settings: AnalysisSettings, weight: float) -> Finding:
     """Check a plain limit on the candidate's requests at the current weight."""
     arms = tally.at(weight)
     arm = arms.candidate if arms else ArmCounts()
-    value = _limited_value(limit.metric, arm)
+    blind = limit.metric == "slow_rate" and settings.latency is None
+    value = None if blind else _limited_value(limit.metric, arm)
     state: State
     if arm.total < limit.min_requests or value is None:
         state, more = "open", max(limit.min_requests - arm.total, 1)
         words = f"{limit.metric} is looked at after {limit.min_requests:,} candidate requests, {arm.total:,} so far"
-        if arm.total >= limit.min_requests:
+        if blind:
+            words = "slow_rate can't be told: no latency threshold says what slow is"
+        elif arm.total >= limit.min_requests:
             words = f"{limit.metric} can't be told: no latency buckets were kept"
     else:
         state, more = ("worse" if value > limit.max else "within"), 0

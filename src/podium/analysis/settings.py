@@ -124,7 +124,8 @@ class AnalysisSettings:
     alpha: the chance, over the whole rollout and all metrics, that a candidate that is no worse is rolled back
         by the statistics; also, per metric, the chance that one outside its margin is let pass.
     error_rate, refusal_rate, latency, quantile: the comparisons; None = not compared.
-    thresholds: plain limits, on top of the comparisons or instead of them.
+    thresholds: plain limits, on top of the comparisons or instead of them. One on slow_rate needs `latency`, which
+        says what slow is; without it that limit stays open and the last step is never passed.
     min_requests: candidate requests needed at the current weight before its step may be passed.
     warmup_seconds: requests in this time after a shift of weight are not counted.
     on_inconclusive: what the verdict becomes when the step's cap is reached without an answer.
@@ -151,8 +152,6 @@ class AnalysisSettings:
             if getattr(self, name) not in get_args(known):
                 choices = ", ".join(get_args(known))
                 raise ValueError(f"{name}: must be one of {choices}, not {getattr(self, name)!r}")
-        if self.latency is None and any(limit.metric == "slow_rate" for limit in self.thresholds):
-            raise ValueError("thresholds: slow_rate needs latency.threshold_ms, which says what slow is")
 
     @property
     def comparisons(self) -> int:

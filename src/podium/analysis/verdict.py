@@ -162,7 +162,7 @@ def judge(
     tally = add_up(windows)
     findings = [
         _liveness(liveness, tally),
-        *(check_limit(limit, tally, weight) for limit in settings.thresholds),
+        *(check_limit(limit, tally, settings, weight) for limit in settings.thresholds),
     ]
     trusted = list(findings)
     held: str | None = None

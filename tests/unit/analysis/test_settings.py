@@ -58,7 +58,6 @@ def test_alpha_is_split_over_the_comparisons_that_are_on() -> None:
             "unknown threshold metric 'errors'; known: error_rate,",
         ),
         ({"thresholds": [{"metric": "error_rate", "max": 1.5}]}, "max: must be a number between 0 and 1"),
-        ({"thresholds": [{"metric": "slow_rate", "max": 0.5}]}, "slow_rate needs latency.threshold_ms"),
         ({"thresholds": [{"metric": "p95_ms", "most": 1}]}, r"thresholds\[0\]: unknown field 'most'"),
         ({"alphas": 1}, "settings: unknown field 'alphas'; known: alpha,"),
     ],

@@ -293,6 +293,11 @@ def test_plain_limits_judge_without_statistics() -> None:
     )
     blind = look(window(0.5, arm(600), arm(600)), using=using)
     assert blind.decision == "continue" and "no latency buckets were kept" in blind.reason
+    unknown = replace(using, thresholds=(PlainThreshold("slow_rate", 0.5),))
+    verdict = look(window(0.5, arm(600), arm(600, slow=500)), using=unknown, step_cap_reached=True)
+    assert verdict.decision == "hold" and "no latency threshold says what slow is" in verdict.reason
+    known = replace(unknown, latency=LatencyMetric(50, compared=False))
+    assert look(window(0.5, arm(600), arm(600, slow=500)), using=known).decision == "rollback"
 
 
 def test_at_weight_100_only_liveness_and_limits_judge() -> None:
