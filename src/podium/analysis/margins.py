@@ -41,6 +41,8 @@ _SMALL = np.geomspace(0.002, 0.1, 8, endpoint=False)
 _LARGE = np.concatenate([np.arange(1, 10) / 10, [0.97]])
 PARTS: Floats = np.concatenate([_SMALL, _LARGE])
 LOG_STAKES: Floats = np.log(np.concatenate([np.full(8, 1 / 48), np.full(10, 5 / 60)]))
+# What is left of the stake after a bad request of the candidate's: 1 + stake (d - 1/rho) = 1 - part, for every d.
+_LOG_LEFT: Floats = np.log1p(-PARTS)
 
 
 def log_e_within(stretches: Sequence[Stretch], difference: ArrayLike) -> Floats:
@@ -60,7 +62,7 @@ def log_e_within(stretches: Sequence[Stretch], difference: ArrayLike) -> Floats:
         logs = (
             logs
             + good * np.log1p(stake * d)
-            + candidate * np.log1p(stake * (d - 1.0 / rho))
+            + candidate * _LOG_LEFT
             + stable * np.log1p(stake * (d + 1.0 / (1.0 - rho)))
         )
     return np.asarray(np.logaddexp.reduce(logs, axis=-1))
