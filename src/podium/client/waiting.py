@@ -1,0 +1,95 @@
+"""How a Deployment's last change comes out. Run by both clients."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from podium.client import operations
+from podium.client.effects import Operation, Pause
+from podium.resources.errors import NotFound, Unavailable
+from podium.resources.kinds import Deployment, Rollout
+
+_LOOK = 0.25
+
+
+@dataclass(frozen=True)
+class RolloutOutcome:
+    """`rollout` is None where nothing had to be rolled out, or it ended before anyone looked.
+
+    promoted: the wish is what is served. rolledBack: it was taken back. held: inconclusive, a person must decide.
+    failed: the Deployment cannot serve what it asks for. timedOut: none of these in time.
+    """
+
+    outcome: Literal["promoted", "rolledBack", "held", "failed", "timedOut"]
+    deployment: Deployment
+    rollout: Rollout | None
+    message: str
+
+
+def wait(
+    name: str,
+    workspace: str,
+    *,
+    generation: int | None,
+    timeout: float,
+    on_update: Callable[[Deployment, Rollout | None], object] | None,
+) -> Operation[RolloutOutcome]:
+    """Looks until it is decided, or `timeout` seconds have passed. A server that is away for a while is waited for.
+
+    generation: of the change that is meant (`metadata.generation` of the apply's answer); None: the present one.
+    on_update: told the state at each look.
+    """
+    deadline = time.monotonic() + timeout
+    deployment = yield from operations.get("Deployment", name, workspace)
+    wanted = deployment.metadata.generation if generation is None else generation
+    followed: str | None = None
+    rollout: Rollout | None = None
+    while True:
+        try:
+            deployment = yield from operations.get("Deployment", name, workspace)
+            followed = deployment.status.rollout or followed
+            rollout = (yield from _find_rollout(followed, workspace)) if followed else None
+            if on_update is not None:
+                on_update(deployment, rollout)
+            if deployment.status.observed_generation >= (wanted or 0):
+                outcome = _outcome(deployment, rollout)
+                if outcome is not None:
+                    return outcome
+        except Unavailable:
+            if time.monotonic() >= deadline:
+                raise
+        if time.monotonic() >= deadline:
+            words = rollout.status.message if rollout is not None else deployment.status.message
+            words = f"nothing is decided after {timeout:g} s: {words or deployment.status.phase}"
+            return RolloutOutcome("timedOut", deployment, rollout, words)
+        yield Pause(min(_LOOK, max(0.0, deadline - time.monotonic())))
+
+
+def _find_rollout(name: str, workspace: str) -> Operation[Rollout | None]:
+    try:
+        found: Rollout = yield from operations.get("Rollout", name, workspace)
+    except NotFound:
+        return None
+    return found
+
+
+def _outcome(deployment: Deployment, rollout: Rollout | None) -> RolloutOutcome | None:
+    """None while it goes on."""
+    status = deployment.status
+    if rollout is not None and status.rollout == rollout.metadata.name:
+        if rollout.status.phase == "Held":
+            return RolloutOutcome("held", deployment, rollout, rollout.status.message)
+        return None
+    if status.rejected is not None and status.rejected.generation >= status.observed_generation:
+        mine = rollout if rollout is not None and rollout.metadata.name == status.rejected.rollout else None
+        return RolloutOutcome("rolledBack", deployment, mine, status.rejected.reason)
+    if status.rollout is not None:
+        return None
+    if status.phase == "Failed":
+        return RolloutOutcome("failed", deployment, rollout, status.message)
+    served = status.stable_revision is not None and status.stable_revision == status.latest_revision
+    if served and status.phase == "Ready":
+        words = f"{status.stable_revision} serves version {status.served_version}"
+        return RolloutOutcome("promoted", deployment, rollout, words)
+    return None
