@@ -15,7 +15,8 @@ import httpx
 from podium.gateway.render.access import FILTERS
 from podium.gateway.render.listener import STAT_PREFIX
 from podium.gateway.render.routes import ROUTE_TABLE
-from podium.gateway.settings import CLUSTERS, LISTENERS, ROUTES
+from podium.gateway.render.weights import VERSION_KEY
+from podium.gateway.settings import CLUSTERS, KINDS, LISTENERS, ROUTES, WEIGHTS
 from podium.resources.errors import Unavailable
 
 _SECONDS = 5.0
@@ -53,7 +54,7 @@ class Admin:
         await self._client.aclose()
 
     async def loaded(self) -> dict[str, str]:
-        """kind of document -> version that Envoy has loaded; a kind that has none yet is missing.
+        """kind of document -> version that Envoy has loaded; a kind that has none yet is missing, and so are weights.
 
         Text readouts are few however many clusters there are: this answer takes 2 to 6 ms also with thousands.
         """
@@ -65,10 +66,17 @@ class Admin:
                 versions[kind] = value.strip('"')
         return versions
 
+    async def version(self, kind: str) -> str | None:
+        """Version of one kind of document that Envoy has loaded."""
+        if kind != WEIGHTS:
+            return (await self.loaded()).get(kind)
+        entries = (await self._get("/runtime", {})).json().get("entries", {})
+        return str(entries[VERSION_KEY]["final_value"]) if VERSION_KEY in entries else None
+
     async def refusals(self) -> dict[str, int]:
         """kind of document -> how many of its updates Envoy has refused since it started."""
         names = {f"{scope}.{what}": kind for kind, scope in _SCOPES.items() for what in _REFUSED}
-        counts = dict.fromkeys(_SCOPES, 0)
+        counts = dict.fromkeys(KINDS, 0)
         pattern = (
             r"^(listener_manager|cluster_manager|http|extension_config_discovery)\..*\.("
             + "|".join(_REFUSED)

@@ -136,13 +136,14 @@ class Agent:
     async def _settle_adopted(self) -> None:
         """What the agent before this one wrote last may or may not be loaded: Envoy knows."""
         try:
-            loaded = await self._admin.loaded()
+            await self._confirm_or_restore()
         except Unavailable as error:
             log.warning("the adopted Envoy's admin interface is silent: %s", error)
-            return
+
+    async def _confirm_or_restore(self) -> None:
         for kind in KINDS:
             if self._files.unconfirmed(kind):
-                if loaded.get(kind) == self._files.version(kind):
+                if await self._admin.version(kind) == self._files.version(kind):
                     self._files.confirm(kind)
                 else:
                     self._files.restore(kind)
@@ -215,7 +216,7 @@ class Agent:
                     self._dirty |= self._fleet.apply(changes)
                     if any(change.object is None for change in changes):
                         self._access_due.set()
-                    after = max(after, *(change.version for change in changes))
+                    after = max(after, *(change.position for change in changes))
                     self._work.set()
             except Unavailable as error:
                 log.info("the watch broke off and goes on at %d: %s", after, error.message)

@@ -21,9 +21,14 @@ class Listing:
 
 @dataclass(frozen=True)
 class Change:
-    """One change at one version; `object` None: a bookmark, nothing else has happened up to `version`."""
+    """One change at one version; `object` None: a bookmark.
+
+    `position`: with this change everything up to there has come, so that it is where to go on from. It is before
+    `version` as long as more changes of the same commit are to come.
+    """
 
     version: int
+    position: int
     object: AnyResource | None = None
     deleted: bool = False
 

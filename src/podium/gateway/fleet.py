@@ -19,11 +19,12 @@ WATCHED_KINDS = ("Deployment", "Revision", "Rollout", "Workspace")
 
 @dataclass(frozen=True)
 class Wish:
-    """What is wanted for one Deployment. `standby`: arms that take no traffic now, but whose clusters must be there,
-    so that shifting the weights of a rollout is a change of routes only, and counters live as long as the rollout."""
+    """What is wanted for one Deployment. `split`: stable and candidate of a rollout, in that order, with their present
+    weights. Both have clusters and routes as long as the rollout lasts, also at weight 0: then a shift is a change of
+    weights only, and counters live as long as the rollout."""
 
     entry: RouteEntry
-    standby: tuple[Arm, ...] = ()
+    split: tuple[Arm, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class Fleet:
                     if change.deleted
                     else self._put(change.object)
                 )
-            self.version = max(self.version, change.version)
+            self.version = max(self.version, change.position)
         return touched
 
     @property
@@ -90,13 +91,14 @@ class Fleet:
         entry = plan_route(deployment, revisions, rollout)
         if rollout is None:
             return Wish(entry)
-        live = {arm.revision for arm in entry.live}
-        standby = [
-            Arm(key[0], name, revisions[name].spec.version, "live", 0, endpoints_of(revisions[name]))
+        live = {arm.revision: arm for arm in entry.live}
+        split = [
+            live.get(name)
+            or Arm(key[0], name, revisions[name].spec.version, "live", 0, endpoints_of(revisions[name]))
             for name in (rollout.spec.stable_revision, rollout.spec.candidate_revision)
-            if name is not None and name in revisions and name not in live
+            if name is not None and name in revisions
         ]
-        return Wish(entry, tuple(standby))
+        return Wish(entry, tuple(split))
 
     def watched_rollout(self, key: Key) -> WatchedRollout | None:
         """The Deployment's rollout, if it is under way."""

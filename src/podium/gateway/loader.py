@@ -1,6 +1,8 @@
 """Gets route entries loaded in Envoy, in an order in which no request meets a route without its cluster:
 
-    add clusters -> seen loaded -> routes -> seen loaded -> (after a grace) remove clusters
+    add clusters -> seen loaded -> weights -> seen loaded -> routes -> seen loaded -> (after a grace) remove clusters
+
+A shift of weights is the second of these alone.
 
 Called by `agent`, from one task. Calls `render` for fragments, `files` to put them in place, `admin` and Envoy's log
 to see what became of them. When Envoy refuses a change, the guilty entry is found by halving the change; the last
@@ -25,7 +27,18 @@ from podium.gateway.render.document import Document, document
 from podium.gateway.render.listener import listener
 from podium.gateway.render.read_back import clusters_of, entries_of, is_configured, resources_of
 from podium.gateway.render.routes import EntryRoutes, entry_routes, route_table
-from podium.gateway.settings import ACCESS, CLUSTERS, LISTENERS, REVOKED, ROUTES, TOKENS, GatewaySettings
+from podium.gateway.render.weights import over, prefix, read_weights, weights_document, weights_of
+from podium.gateway.settings import (
+    ACCESS,
+    CLUSTERS,
+    KINDS,
+    LISTENERS,
+    REVOKED,
+    ROUTES,
+    TOKENS,
+    WEIGHTS,
+    GatewaySettings,
+)
 from podium.resources.errors import PodiumError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -58,6 +71,7 @@ class Piece:
     wish: Wish | None
     """None: read back from the files of an agent before this one."""
     clusters: Mapping[str, bytes]
+    weights: Mapping[str, int]
     routes: EntryRoutes
 
 
@@ -94,18 +108,20 @@ class Loader:
     def adopt_files(self) -> None:
         """Start from what an agent before this one left: its routes stay until the server says otherwise, and its
         clusters a while longer, because requests may be under way in them. Without files, write the first ones."""
-        if any(self._files.version(kind) is None for kind in (CLUSTERS, ROUTES, TOKENS, REVOKED, ACCESS)):
+        if any(self._files.version(kind) is None for kind in KINDS if kind != LISTENERS):
             for kind, content in _closed():
                 self._files.write(kind, content)
-        table, clusters = self._files.read(ROUTES), self._files.read(CLUSTERS)
-        if table is not None and clusters is not None:
+        table, clusters, weights = (self._files.read(kind) for kind in (ROUTES, CLUSTERS, WEIGHTS))
+        if table is not None and clusters is not None and weights is not None:
             self._configured = is_configured(table)
             known = resources_of(clusters)
             until = time.monotonic() + _ADOPTED_GRACE
             self._lingering = {name: (content, until) for name, content in known.items()}
+            split = read_weights(weights)
             for key, routes in entries_of(table).items():
-                names = clusters_of(routes)
-                self._good[key] = Piece(None, {name: known[name] for name in names if name in known}, routes)
+                own = {name: known[name] for name in clusters_of(routes) if name in known}
+                shares = {name: share for name, share in split.items() if name.startswith(f"{prefix(*key)}.")}
+                self._good[key] = Piece(None, own, shares, routes)
         self._files.write(LISTENERS, listener(self._settings))
 
     def forget_counts(self) -> None:
@@ -138,13 +154,16 @@ class Loader:
             await self._put(kind, content)
 
     async def sweep(self) -> None:
-        """Remove clusters whose grace is over."""
+        """Remove clusters whose grace is over, and weights that no route asks for."""
         now = time.monotonic()
         over = [name for name, (_, until) in self._lingering.items() if until <= now]
         if over:
             for name in over:
                 del self._lingering[name]
             await self._put(CLUSTERS, self._cluster_file(self._good.values()))
+        weights = weights_document(_weights(self._good.values()))
+        if self._good and weights.version != self._files.version(WEIGHTS):
+            await self._put(WEIGHTS, weights)
 
     async def _load_or_halve(self, changed: Mapping[Key, Piece | None]) -> None:
         try:
@@ -172,11 +191,19 @@ class Loader:
         # A shift of weights changes no cluster: then that file need not even be put together.
         if any(_clusters(self._good.get(key)) != _clusters(piece) for key, piece in changed.items()):
             await self._put(CLUSTERS, self._cluster_file([*before, *wanted.values()]))
-        table = route_table((piece.routes for piece in wanted.values()), configured=True, version=__version__)
         try:
-            await self._put(ROUTES, table)
+            weights = _weights(wanted.values())
+            for key in changed:
+                weights |= over(_weights([self._good.get(key)]), _weights([wanted.get(key)]))
+            await self._put(WEIGHTS, weights_document(weights))
+            if not self._configured or any(
+                _routes(self._good.get(key)) != _routes(piece) for key, piece in changed.items()
+            ):
+                routes = (piece.routes for piece in wanted.values())
+                await self._put(ROUTES, route_table(routes, configured=True, version=__version__))
         except RefusedByEnvoy:
             with contextlib.suppress(RefusedByEnvoy):
+                await self._put(WEIGHTS, weights_document(_weights(self._good.values())))
                 await self._put(CLUSTERS, self._cluster_file(self._good.values()))
             raise
         self._good = wanted
@@ -214,7 +241,7 @@ class Loader:
         began = time.monotonic()
         wait = _FIRST_POLL
         while True:
-            if (await self._admin.loaded()).get(kind) == version:
+            if await self._admin.version(kind) == version:
                 return
             words = self._words.refusal_since(mark)
             passed = time.monotonic() - began
@@ -244,6 +271,7 @@ def _closed() -> Sequence[tuple[str, Document]]:
     shut = access.open_access()
     return (
         (CLUSTERS, document([])),
+        (WEIGHTS, weights_document({})),
         (ROUTES, route_table((), configured=False, version=__version__)),
         (REVOKED, access.revoked(shut)),
         (ACCESS, access.access(shut, ())),
@@ -255,9 +283,19 @@ def _clusters(piece: Piece | None) -> Mapping[str, bytes]:
     return piece.clusters if piece else {}
 
 
+def _weights(pieces: Iterable[Piece | None]) -> dict[str, int]:
+    return {key: weight for piece in pieces if piece for key, weight in piece.weights.items()}
+
+
+def _routes(piece: Piece | None) -> EntryRoutes | None:
+    return piece.routes if piece else None
+
+
 def _piece(wish: Wish) -> Piece:
+    split = wish.split if len(wish.split) > 1 and wish.entry.live else ()
     return Piece(
         wish=wish,
-        clusters={arm.cluster: cluster(arm) for arm in (*wish.entry.arms, *wish.standby)},
-        routes=entry_routes(wish.entry),
+        clusters={arm.cluster: cluster(arm) for arm in (*wish.entry.arms, *wish.split)},
+        weights=weights_of(split, wish.entry.deployment),
+        routes=entry_routes(wish.entry, split),
     )

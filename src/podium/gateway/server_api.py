@@ -81,7 +81,7 @@ class ServerApi:
                     _raise_for(response)
                 events = EventBuffer()
                 async for chunk in response.aiter_bytes():
-                    changes = [_change(data) for data in events.feed(chunk)]
+                    changes = [_change(*event) for event in events.feed(chunk)]
                     if changes:
                         yield changes
 
@@ -106,26 +106,33 @@ class EventBuffer:
     def __init__(self) -> None:
         self._rest = b""
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The data of each event that is complete now. Raises Unavailable for an event that never ends."""
-        self._rest += chunk.replace(b"\r\n", b"\n")
+    def feed(self, chunk: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """`id` and data of each event that is complete now. Raises Unavailable for an event that never ends."""
+        self._rest = (self._rest + chunk).replace(b"\r\n", b"\n")
         if len(self._rest) > _LARGEST_EVENT:
             raise Unavailable("the server's event is too large")
         *events, self._rest = self._rest.split(b"\n\n")
         for event in events:
-            lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
-            if lines:
-                yield b"\n".join(lines)
+            number, data = b"", []
+            for line in event.split(b"\n"):
+                name, _, value = line.partition(b":")
+                if name == b"id":
+                    number = value.strip()
+                elif name == b"data":
+                    data.append(value.removeprefix(b" "))
+            if data:
+                yield number, b"\n".join(data)
 
 
-def _change(data: bytes) -> Change:
+def _change(position: bytes, data: bytes) -> Change:
     with _understood("watch"):
         given = orjson.loads(data)
         version = int(given["version"])
+        through = int(position) if position else version
         if given["type"] == "BOOKMARK":
-            return Change(version)
+            return Change(version, through)
         document = given["object"]
-        return Change(version, KINDS[document["kind"]].parse(document), given["type"] == "DELETED")
+        return Change(version, through, KINDS[document["kind"]].parse(document), given["type"] == "DELETED")
 
 
 @contextlib.contextmanager

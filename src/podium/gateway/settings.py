@@ -120,13 +120,14 @@ class Layout:
             raise Refused(f"{self.run}: too long a path for sockets", next_step="name a shorter run folder")
 
 
-LISTENERS, CLUSTERS, ROUTES, TOKENS, ACCESS, REVOKED = (
+LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED = (
     "listeners",
     "clusters",
     "routes",
+    "weights",
     "tokens",
     "access",
     "revoked",
 )
-KINDS = (LISTENERS, CLUSTERS, ROUTES, TOKENS, ACCESS, REVOKED)
+KINDS = (LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED)
 """The watched documents. `tokens` (signatures), `access` (workspaces) and `revoked` are filters of their own."""

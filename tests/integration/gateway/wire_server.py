@@ -1,6 +1,7 @@
 """The server as a gateway sees it: lists, watch, token rules, reports, over real HTTP. No code of Podium's server."""
 
 import asyncio
+import bisect
 import json
 import socket
 import threading
@@ -161,15 +162,16 @@ class WireServer:
             position = after
             while server is not None and not server.should_exit:
                 with self._lock:
-                    fresh = [change for change in self.changes if change["version"] > position]
+                    start = bisect.bisect_right(self.changes, position, key=lambda change: change["version"])
+                    fresh = self.changes[start:]
                 if fresh:
                     position = fresh[-1]["version"]
                     yield "".join(
-                        f"id: {change['version']}\nevent: {change['type']}\ndata: {json.dumps(change)}\n\n"
-                        for change in fresh
+                        f"id: {_safe(fresh, place)}\nevent: {change['type']}\ndata: {json.dumps(change)}\n\n"
+                        for place, change in enumerate(fresh)
                     )
                 else:
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0.002)
 
         return StreamingResponse(events(), media_type="text/event-stream")
 
@@ -181,3 +183,10 @@ class WireServer:
             self.reports.append(report)
             self._lock.notify_all()
         return Response(status_code=204)
+
+
+def _safe(changes: list[dict[str, Any]], place: int) -> int:
+    """Where a client may go on from after this event: not behind its version while the commit is not complete."""
+    version: int = changes[place]["version"]
+    following = changes[place + 1]["version"] if place + 1 < len(changes) else None
+    return version - 1 if following == version else version

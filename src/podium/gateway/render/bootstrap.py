@@ -3,7 +3,8 @@
 from podium.gateway.render.buckets import EDGES_MS
 from podium.gateway.render.document import fragment, typed
 from podium.gateway.render.listener import watched
-from podium.gateway.settings import CLUSTERS, LISTENERS, GatewaySettings
+from podium.gateway.render.weights import LAYER
+from podium.gateway.settings import CLUSTERS, LISTENERS, WEIGHTS, GatewaySettings
 
 
 def bootstrap(settings: GatewaySettings) -> bytes:
@@ -20,6 +21,11 @@ def bootstrap(settings: GatewaySettings) -> bytes:
             "dynamic_resources": {
                 "lds_config": watched(layout, LISTENERS),
                 "cds_config": watched(layout, CLUSTERS),
+            },
+            "layered_runtime": {
+                "layers": [
+                    {"name": LAYER, "rtds_layer": {"name": LAYER, "rtds_config": watched(layout, WEIGHTS)}},
+                ]
             },
             # Histograms are merged at the flush: a sample is at most this much behind the counters.
             "stats_flush_interval": "1s",

@@ -12,7 +12,8 @@ from typing import Any
 
 from podium.gateway.render.document import Document, document, fragment, seconds, typed
 from podium.gateway.render.problem import answer
-from podium.planning.routing import Arm, RouteEntry
+from podium.gateway.render.weights import prefix
+from podium.planning.routing import WHOLE, Arm, RouteEntry
 from podium.resources.shape import DEFAULT_WORKSPACE
 
 ROUTE_TABLE = "podium"
@@ -39,9 +40,12 @@ class EntryRoutes:
     main: tuple[bytes, ...]
 
 
-@functools.lru_cache(maxsize=65_536)
-def entry_routes(entry: RouteEntry) -> EntryRoutes:
-    """The routes of one entry: version, preview, live; or a 503 that says why nothing answers."""
+def entry_routes(entry: RouteEntry, split: tuple[Arm, ...] = ()) -> EntryRoutes:
+    """The routes of one entry: version, preview, live; or a 503 that says why nothing answers.
+
+    `split`: (stable, candidate) of a rollout under way, in that order. Their weights are not in the routes, so that a
+    shift changes none; without weights from the runtime layer, all goes to the first.
+    """
     inside = f"/v2/models/{entry.deployment}"
     outside = inside if entry.workspace == DEFAULT_WORKSPACE else f"/ws/{entry.workspace}{inside}"
     pinned, main = [], []
@@ -57,7 +61,7 @@ def entry_routes(entry: RouteEntry) -> EntryRoutes:
         )
     match = {"path_separated_prefix": outside}
     if entry.live:
-        main.append(_route(entry, match, _target(entry.live), outside != inside and inside))
+        main.append(_route(entry, match, _target(entry, split), outside != inside and inside))
     else:
         said = answer(
             "unavailable", 503, f"deployment {entry.workspace}/{entry.deployment}: {entry.unavailable}",
@@ -67,10 +71,17 @@ def entry_routes(entry: RouteEntry) -> EntryRoutes:
     return EntryRoutes(tuple(pinned), tuple(main))
 
 
-def _target(live: tuple[Arm, ...]) -> dict[str, Any]:
-    if len(live) == 1:
-        return {"cluster": live[0].cluster}
-    return {"weighted_clusters": {"clusters": [{"name": arm.cluster, "weight": arm.weight} for arm in live]}}
+def _target(entry: RouteEntry, split: tuple[Arm, ...]) -> dict[str, Any]:
+    arms = split if len(split) > 1 else entry.live
+    if len(arms) == 1:
+        return {"cluster": arms[0].cluster}
+    shares = [(arm.cluster, WHOLE if place == 0 else 0) for place, arm in enumerate(arms)]
+    return {
+        "weighted_clusters": {
+            "runtime_key_prefix": prefix(entry.workspace, entry.deployment),
+            "clusters": [{"name": name, "weight": weight} for name, weight in shares],
+        }
+    }
 
 
 def _route(entry: RouteEntry, match: dict[str, Any], target: dict[str, Any], rewrite: str | bool) -> bytes:
