@@ -114,7 +114,7 @@ def confine(box: dict[str, Any], after_credentials: Callable[[], None]) -> Reach
     try:
         seccomp.install(internet=bool(ports), files_can_be_truncated=reached.landlock_abi < 3)
     except OSError as error:
-        reached.missing.append(f"local sockets: {error}")
+        reached.missing.append(f"local sockets: {error.strerror}")
     else:
         reached.seccomp = reached.local_sockets = True
         # No port allowed: no IP socket at all, whatever Landlock can do.

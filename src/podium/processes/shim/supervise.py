@@ -97,7 +97,8 @@ class Supervisor:
                 self._start()
                 self._watch()
         except (OSError, ValueError, KeyError, confine.Unreached) as error:
-            self._why = f"not started: {error}" if self._child is None else f"given up by its shim: {error}"
+            what = "not started" if self._child is None else "given up by its shim"
+            self._why = f"{what}: {_words(error)}"
         finally:
             self._finish()
 
@@ -164,8 +165,7 @@ class Supervisor:
             os.write(report, json.dumps({"sandbox": reached.document()}).encode() + b"\n")
             os.execve(self._spec["argv"][0], self._spec["argv"], env)  # noqa: S606 - no shell, on purpose
         except BaseException as error:
-            words = str(error) if isinstance(error, confine.Unreached) else f"{type(error).__name__}: {error}"
-            os.write(report, json.dumps({"error": words}).encode() + b"\n")
+            os.write(report, json.dumps({"error": _words(error)}).encode() + b"\n")
         finally:
             os._exit(126)
 
@@ -320,6 +320,13 @@ def _place(descriptors: dict[int, int | None]) -> None:
             sources[number] = fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, 10)
     for number, handle in sources.items():
         os.dup2(handle, number)
+
+
+def _words(error: BaseException) -> str:
+    """An error as a person reads it: without numbers, with the file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) if isinstance(error, confine.Unreached) else f"{type(error).__name__}: {error}"
 
 
 def _in_words(code: int | None, *, stopped: bool) -> str:
