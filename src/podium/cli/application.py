@@ -1,0 +1,51 @@
+"""The Typer application: which commands there are. Called by `podium.cli.main`."""
+
+import sys
+
+import typer
+
+from podium.cli.commands import (
+    applying,
+    demonstration,
+    diagnosis,
+    information,
+    local,
+    models,
+    objects,
+    predictions,
+    records,
+    rollouts,
+    tokens,
+)
+from podium.cli.session import HELP
+
+_ABOUT = "Podium: puts model versions into production, watches them, and takes bad ones back by itself."
+
+
+def build() -> typer.Typer:
+    """The whole tree of commands."""
+    # Plain help: Rich's takes longer to import than `podium --help` may take as a whole.
+    app = typer.Typer(
+        name="podium",
+        help=_ABOUT,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings=HELP,
+    )
+    for part in (local, diagnosis, applying, objects, rollouts, records, predictions):
+        part.register(app)
+    app.add_typer(models.build(), name="model")
+    app.add_typer(tokens.build(), name="token")
+    for last in (information, demonstration):
+        last.register(app)
+    return app
+
+
+def run() -> None:
+    """Parse the command line and exit with the command's code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows a question mark instead of ending the command.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    build()(prog_name="podium")

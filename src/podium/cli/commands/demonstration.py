@@ -1,0 +1,32 @@
+"""demo: the whole story on real data. Called by `application`; calls `podium.demo`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from podium.cli.session import Session, command
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    command(app, "demo", local=True)(demo)
+
+
+def demo(
+    session: Session,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave it running at the end, to look around.")
+    ] = False,
+    home: Annotated[
+        Path | None,
+        typer.Option("--home", metavar="FOLDER", help="Where; else a folder that is removed at the end."),
+    ] = None,
+) -> None:
+    """A model goes live, bad versions are taken back by themselves. Runs a Podium of its own, under live traffic."""
+    from podium.cli.display import console
+    from podium.demo.story import run
+
+    code = run(console(), home=home, keep=keep)
+    if code:
+        raise typer.Exit(code)

@@ -1,0 +1,210 @@
+"""up, down, status: the Podium of this machine. Called by `application`; calls `installation` and the client."""
+
+import os
+import shlex
+import signal
+import time
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from podium.cli.exits import Exit
+from podium.cli.output import emit
+from podium.cli.progress import Activity
+from podium.cli.reporting import note
+from podium.cli.session import Session, command, home_folder
+from podium.resources.errors import PodiumError, Refused, Unavailable
+
+if TYPE_CHECKING:
+    import subprocess
+
+    from podium.cli.installation import Installation
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home", metavar="FOLDER", help="This installation's folder; else PODIUM_HOME, else ~/.podium."
+    ),
+]
+_LOOK_SECONDS = 0.05
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    command(app, "up", local=True)(up)
+    command(app, "down", local=True)(down)
+    command(app, "status")(status)
+
+
+def up(
+    session: Session,
+    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as it is ready.")] = False,
+    home: HomeOption = None,
+    api_port: Annotated[
+        int | None,
+        typer.Option(
+            "--api-port", min=0, max=65535, help="Else PODIUM_API_PORT, else 6780; 0: any free one."
+        ),
+    ] = None,
+    gateway_port: Annotated[
+        int | None,
+        typer.Option(
+            "--gateway-port", min=0, max=65535, help="Else PODIUM_GATEWAY_PORT, else 6781; 0: any free one."
+        ),
+    ] = None,
+    api_host: Annotated[
+        str | None, typer.Option("--api-host", help="Else PODIUM_API_HOST, else 127.0.0.1.")
+    ] = None,
+    gateway_host: Annotated[
+        str | None, typer.Option("--gateway-host", help="Else PODIUM_GATEWAY_HOST, else 127.0.0.1.")
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1, help="Seconds until server and gateway must be ready.")
+    ] = 90.0,
+) -> None:
+    """Start Podium here: server, gateway and Envoy. Ctrl-C stops all of it."""
+    from podium.cli.installation import Installation
+
+    installation = Installation(home_folder(home))
+    arguments: list[str] = []
+    for flag, value in (
+        ("--api-host", api_host), ("--api-port", api_port),
+        ("--gateway-host", gateway_host), ("--gateway-port", gateway_port),
+    ):  # fmt: skip
+        arguments += [] if value is None else [flag, str(value)]
+    _check_ports(installation, {"api": (api_host, api_port), "gateway": (gateway_host, gateway_port)})
+    quiet = not session.is_table
+    supervisor, began = _start(installation, arguments)
+    try:
+        with Activity("starting Podium", quiet=quiet) as activity:
+            _wait_ready(installation, supervisor, began, timeout, activity)
+        _announce(session, installation, detach=detach)
+        if not detach:
+            _stay(supervisor)
+    except KeyboardInterrupt:
+        # A second Ctrl-C is for the impatient; `down` in another terminal finishes what this one did not.
+        with Activity("stopping Podium", quiet=quiet) as activity:
+            activity.say("stopping replicas, gateway and server")
+            note(installation.stop())
+        raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+def _check_ports(installation: "Installation", wanted: dict[str, tuple[str | None, int | None]]) -> None:
+    """A port that is taken would show as a server that starts again and again."""
+    from podium.cli.installation import DEFAULT_PORTS, is_taken
+
+    running: dict[str, int | None] | None = None
+    for part, (given_host, port) in wanted.items():
+        name = f"PODIUM_{part.upper()}"
+        host = given_host or os.environ.get(f"{name}_HOST") or "127.0.0.1"
+        text = os.environ.get(f"{name}_PORT") or str(DEFAULT_PORTS[part])
+        number = port if port is not None else int(text) if text.isdigit() else 0
+        if number == 0 or not is_taken(host, number):
+            continue
+        running = installation.processes() if running is None else running
+        before = installation.addresses().get(f"{part}Port")
+        if not any(running.values()) and not (part == "gateway" and before == number):
+            raise Refused(
+                f"port {number} on {host} is in use by another program",
+                next_step=f"choose another with --{part}-port; 0 takes any free one",
+            )
+
+
+def _start(installation: "Installation", arguments: list[str]) -> "tuple[subprocess.Popen[bytes], int]":
+    """The supervisor and where its own lines begin in its log."""
+    installation.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    installation.logs.mkdir(mode=0o700, exist_ok=True)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+    with os.fdopen(os.open(installation.logs / "supervisor.log", flags, 0o600), "ab") as log:
+        return installation.start(arguments, log), log.tell()
+
+
+def _wait_ready(
+    installation: "Installation",
+    supervisor: "subprocess.Popen[bytes]",
+    began: int,
+    timeout: float,
+    activity: Activity,
+) -> None:
+    from podium.cli.installation import ask, refusal
+
+    deadline = time.monotonic() + timeout
+    for part, key, path in (("server", "url", "/readyz"), ("gateway", "gateway", "/v2/health/ready")):
+        activity.say(f"waiting for the {part}")
+        while True:
+            if supervisor.poll() is not None:
+                said = installation.last_words("supervisor", since=began)
+                raise refusal(said) or Unavailable(
+                    f"the supervisor ended with exit code {supervisor.returncode}"
+                )
+            address = installation.addresses().get(key)
+            if address and ask(address, path).ok:
+                break
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"the {part} was not ready within {timeout:g} s; it said last: "
+                    f"{' '.join(installation.last_words(part, lines=1)) or 'nothing'}",
+                    next_step=f"look into {installation.logs / part}.log; `podium down` stops what runs",
+                )
+            time.sleep(_LOOK_SECONDS)
+
+
+def _announce(session: Session, installation: "Installation", *, detach: bool) -> None:
+    found = installation.addresses()
+    result = {"home": str(installation.home), "url": found["url"], "gateway": found["gateway"]}
+
+    def as_table() -> None:
+        print("Podium is running.")
+        print(f"  API      {found['url']}")
+        print(f"  Gateway  {found['gateway']}")
+        print(f"  Home     {installation.home}")
+        if installation.home != home_folder():
+            print(f"For other commands: export PODIUM_HOME={shlex.quote(str(installation.home))}")
+        print("Next: podium model push NAME PATH, or podium demo in another terminal")
+        print("Stop it with: podium down" if detach else "Ctrl-C stops it.", flush=True)
+
+    emit(session, result, as_table)
+
+
+def _stay(supervisor: "subprocess.Popen[bytes]") -> None:
+    """Until the supervisor ends. SIGTERM goes on to it: it leaves, what it started goes on (as after `kill`)."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        supervisor.send_signal(number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    code = supervisor.wait()
+    if code != 0:
+        raise PodiumError(
+            f"the supervisor ended with exit code {code}", next_step="podium status shows what still runs"
+        )
+
+
+def down(
+    session: Session,
+    keep_serving: Annotated[
+        bool, typer.Option("--keep-serving", help="Leave Envoy and the replicas running.")
+    ] = False,
+    home: HomeOption = None,
+) -> None:
+    """Stop what `podium up` started, replicas included; requests under way are finished first."""
+    from podium.cli.installation import Installation
+
+    installation = Installation(home_folder(home))
+    with Activity("stopping Podium", quiet=not session.is_table) as activity:
+        activity.say("finishing requests under way")
+        words = installation.stop(keep_serving=keep_serving)
+    emit(session, {"home": str(installation.home), "message": words}, lambda: print(words))
+
+
+def status(session: Session) -> None:
+    """Server, gateways and deployments at a glance; exit code 1 if the server or a gateway is not ready."""
+    from podium.cli.installation import Installation
+    from podium.cli.overview import collect, show
+
+    overview = collect(session, Installation(home_folder()))
+    emit(session, overview.document(), lambda: show(overview))
+    if not overview.healthy:
+        raise typer.Exit(Exit.ERROR)
