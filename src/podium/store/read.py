@@ -87,7 +87,7 @@ class Read:
         *,
         kinds: Sequence[str] | None = None,
         workspace: str | None = None,
-        limit: int = 1000,
+        limit: int | None = 1000,
     ) -> _Changes:
         """What commits above version `after` did, oldest first; about `limit`, never half a commit.
 
@@ -110,7 +110,7 @@ class Read:
         workspace: str | None = None,
         kind: str | None = None,
         name: str | None = None,
-        limit: int = 100,
+        limit: int | None = 100,
         before: int | None = None,
     ) -> _Events:
         """Events, newest first; `before`: the `id` of the last one that was seen."""
@@ -153,7 +153,7 @@ class Snapshot(Read):
         workspace: str | None = None,
         kind: str | None = None,
         name: str | None = None,
-        limit: int = 100,
+        limit: int | None = 100,
         before: int | None = None,
     ) -> list[AuditRow]:
         """Audit rows, newest first; `before`: the `seq` of the last one that was seen. `kind` may be Token too."""

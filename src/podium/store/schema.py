@@ -8,6 +8,7 @@ It either follows Podium's newest revision (`down_revision`), or is a branch of 
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from sqlalchemy import Connection
 from podium.resources.errors import InvalidInput, Issue, Refused
 from podium.store.database import Database, spoken
 
+_ALEMBIC = threading.Lock()  # its environment is one global of the process
 _FOLDER = Path(__file__).parent / "migrations"
 _LOCK = 0x706F6469756D  # "podium", the key of PostgreSQL's advisory lock
 
@@ -33,7 +35,7 @@ def migrate(database: Database, version_locations: Sequence[Path]) -> None:
         if not folder.is_dir():
             raise InvalidInput(Issue("version_locations", f"{folder} is not a folder"))
     config = _config(version_locations)
-    with _alone(database) as connection:
+    with _ALEMBIC, _alone(database) as connection:
         known = _known(config)
         unknown = [
             head for head in MigrationContext.configure(connection).get_current_heads() if head not in known
