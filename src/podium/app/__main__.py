@@ -40,7 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         }
         return commands[options.command](settings, options)
     except PodiumError as error:
-        lines = [f"{issue.field}: {issue.message}" for issue in error.issues] if isinstance(error, InvalidInput) else []
+        lines = (
+            [f"{issue.field}: {issue.message}" for issue in error.issues]
+            if isinstance(error, InvalidInput)
+            else []
+        )
         print(*(lines or [error.message]), sep="\n", file=sys.stderr)
         if error.next_step:
             print(f"next: {error.next_step}", file=sys.stderr)
@@ -48,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m podium.app", description="Podium's processes on this machine.")
+    parser = argparse.ArgumentParser(
+        prog="python -m podium.app", description="Podium's processes on this machine."
+    )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--home", help="folder of this installation (PODIUM_HOME)")
     common.add_argument("--api-host")

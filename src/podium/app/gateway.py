@@ -42,4 +42,3 @@ def _token(settings: Settings) -> str:
     raise Unavailable(
         f"{settings.gateway_token_file} did not appear", next_step=f"look into {settings.logs / 'server.log'}"
     )
-

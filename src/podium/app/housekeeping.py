@@ -45,6 +45,7 @@ class Housekeeping:
             used = [
                 revision.status.environment
                 for revision in tx.list("Revision").items
-                if revision.status.environment and (revision.status.replicas or revision.status.wanted_replicas)
+                if revision.status.environment
+                and (revision.status.replicas or revision.status.wanted_replicas)
             ]
         self._preparing.collect(used)

@@ -22,8 +22,12 @@ class TargetLogs:
             target = self._targets[revision.spec.target]
             for observation in target.observe(revision.uid):
                 if replica is None or observation.name == replica:
-                    found.append(ReplicaLog(replica=observation.name, lines=target.logs(observation.name, lines)))
+                    found.append(
+                        ReplicaLog(replica=observation.name, lines=target.logs(observation.name, lines))
+                    )
         if replica is not None and not found:
             names = [state.name for revision in revisions for state in revision.status.replicas]
-            raise NotFound(f"{deployment} has no replica {replica}", next_step=f"replicas: {', '.join(names) or 'none'}")
+            raise NotFound(
+                f"{deployment} has no replica {replica}", next_step=f"replicas: {', '.join(names) or 'none'}"
+            )
         return found

@@ -41,7 +41,9 @@ Say = Callable[[str], None]
 class Inspector(Protocol):
     """Loads a model in a sandboxed process of its own environment and returns what it says about itself."""
 
-    def inspect(self, python: Path, model_path: Path, manifest_path: Path, manifest_digest: str) -> dict[str, Any]:
+    def inspect(
+        self, python: Path, model_path: Path, manifest_path: Path, manifest_digest: str
+    ) -> dict[str, Any]:
         """`{"signature": ...}`. Raises InvalidInput with the model's own words when it does not load."""
 
 
@@ -58,15 +60,21 @@ class Publishing:
     imports: ImportPolicy
     work: Path
 
-    def push(self, workspace: str, model: str, request: PushRequest, actor: Actor) -> Iterator[dict[str, Any]]:
+    def push(
+        self, workspace: str, model: str, request: PushRequest, actor: Actor
+    ) -> Iterator[dict[str, Any]]:
         """Progress lines, then the version. The same push again gives the version that there is."""
         return _with_progress(lambda say: self._push(workspace, model, request, actor, say))
 
-    def import_(self, workspace: str, model: str, request: ImportRequest, actor: Actor) -> Iterator[dict[str, Any]]:
+    def import_(
+        self, workspace: str, model: str, request: ImportRequest, actor: Actor
+    ) -> Iterator[dict[str, Any]]:
         """The same for a version of an MLflow registry or run."""
         return _with_progress(lambda say: self._import(workspace, model, request, actor, say))
 
-    def _import(self, workspace: str, model: str, request: ImportRequest, actor: Actor, say: Say) -> dict[str, Any]:
+    def _import(
+        self, workspace: str, model: str, request: ImportRequest, actor: Actor, say: Say
+    ) -> dict[str, Any]:
         self.work.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.work, prefix="import-") as folder:
             say(f"fetching {request.uri}")
@@ -84,14 +92,18 @@ class Publishing:
         )
         return self._push(workspace, model, wish, actor, say)
 
-    def _push(self, workspace: str, model: str, request: PushRequest, actor: Actor, say: Say) -> dict[str, Any]:
+    def _push(
+        self, workspace: str, model: str, request: PushRequest, actor: Actor, say: Say
+    ) -> dict[str, Any]:
         say("looking at the files")
         found = draft(request.files, PushHints.of(request, DEFAULT_PYTHON), self.blobs)
         for note in found.notes:
             say(note)
         pushed = push_digest(request, found)
         with self.store.read() as tx:
-            known = tx.list("ModelVersion", workspace=workspace, fields=f"spec.model={model},spec.pushDigest={pushed}")
+            known = tx.list(
+                "ModelVersion", workspace=workspace, fields=f"spec.model={model},spec.pushDigest={pushed}"
+            )
         if known.items:
             return self._again(known.items[0], request, actor)
         say(f"resolving {len(found.requirements)} requirements for Python {found.python}")
@@ -123,7 +135,9 @@ class Publishing:
                 raise Unavailable(f"the environment was not ready within {_BUILD_TIMEOUT:g} s")
             time.sleep(0.2)
         say(f"loading the model in its sandbox ({found.flavor.name})")
-        told = self.inspector.inspect(prepared.python, prepared.model_path, prepared.manifest_path, manifest.digest())
+        told = self.inspector.inspect(
+            prepared.python, prepared.model_path, prepared.manifest_path, manifest.digest()
+        )
         signature = told.get("signature")
         return Signature.model_validate(signature) if signature else None
 
@@ -138,7 +152,9 @@ class Publishing:
     ) -> dict[str, Any]:
         with self.store.write(actor) as tx:
             # Two pushes of the same may have run side by side: the one that commits second is the first one's version.
-            same = tx.list("ModelVersion", workspace=workspace, fields=f"spec.model={model},spec.pushDigest={pushed}")
+            same = tx.list(
+                "ModelVersion", workspace=workspace, fields=f"spec.model={model},spec.pushDigest={pushed}"
+            )
             if same.items:
                 version, created = same.items[0], False
             else:
@@ -207,11 +223,15 @@ def signature_of(text: str) -> dict[str, Any]:
     try:
         told = json.loads(text.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        raise InvalidInput(Issue("files", "the model could not be looked at: its process ended without a word")) from None
+        raise InvalidInput(
+            Issue("files", "the model could not be looked at: its process ended without a word")
+        ) from None
     if "error" in told:
         error = told["error"]
         raise InvalidInput(
-            Issue("files", f"the model does not load: {error.get('type', 'Error')}: {error.get('message', '')}"),
+            Issue(
+                "files", f"the model does not load: {error.get('type', 'Error')}: {error.get('message', '')}"
+            ),
             next_step="check the requirements and the Python version of the push (--requirement, --python)",
         )
     return dict(told)

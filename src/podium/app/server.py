@@ -27,7 +27,7 @@ from podium.app.preparation import Preparing
 from podium.app.publishing import Publishing
 from podium.app.settings import Settings, is_loopback, private_folder
 from podium.control.deployments import DeploymentReconciler
-from podium.control.loop import ControlLoop
+from podium.control.loop import ControlLoop, Reconciler
 from podium.control.revisions import RevisionReconciler
 from podium.control.rollouts import RolloutReconciler
 from podium.environments.uv import Environments
@@ -83,8 +83,9 @@ def run(settings: Settings) -> None:
             logs=TargetLogs(store, {"process": target}),
             settings=ApiSettings(tokens_required=settings.gateway_tokens),
             version=__version__,
+            runtime_wheel=digest,
         )
-        reconcilers = [
+        reconcilers: list[Reconciler] = [
             DeploymentReconciler(store, runtime_wheel=digest),
             RevisionReconciler(store, targets={"process": target}, preparation=preparing),
             RolloutReconciler(store),
@@ -127,7 +128,8 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise Unavailable(
-            f"cannot listen on {host}:{port}: {error.strerror}", next_step="choose another port with --api-port"
+            f"cannot listen on {host}:{port}: {error.strerror}",
+            next_step="choose another port with --api-port",
         ) from None
     listener.listen(2048)
     listener.set_inheritable(False)
@@ -142,7 +144,7 @@ def _check_exposure(settings: Settings, store: Store) -> None:
     with store.read() as tx:
         made = [
             row for row in tx.tokens()
-            if row.revoked_at is None and row.expires_at > now and row.created_by != "bootstrap"
+            if row.revoked_at is None and (row.expires_at is None or row.expires_at > now) and row.created_by != "bootstrap"
         ]  # fmt: skip
     if not made:
         host = settings.api_host if not is_loopback(settings.api_host) else settings.gateway_host
@@ -176,5 +178,3 @@ def ignore_hangup() -> None:
     """A closed terminal does not end a server."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-

@@ -52,7 +52,7 @@ class EvidenceReader:
         settings = rollout.spec.settings
         warmup = settings.strategy.warmup if isinstance(settings.strategy, CanaryStrategy) else 0.0
         latency = settings.analysis.latency
-        threshold = latency.threshold * 1000 if latency is not None and latency.enabled else None
+        threshold = latency.threshold * 1000 if latency is not None else None
         timeout = candidate.spec.runtime.request_timeout if candidate is not None else 30.0
         while rows := self._store.samples(uid, after_id=read.last_id, limit=_PAGE):
             fresh = []

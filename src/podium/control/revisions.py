@@ -23,23 +23,28 @@ _BUILD_LOOK = datetime.timedelta(milliseconds=300)
 _FAILED_RETRY = datetime.timedelta(seconds=60)
 
 
+class Prepared(Protocol):
+    """`python` is None while the environment is made; `error` holds the installer's own words when it can't be."""
+
+    @property
+    def model_path(self) -> Path: ...
+    @property
+    def manifest_path(self) -> Path: ...
+    @property
+    def python(self) -> Path | None: ...
+    @property
+    def environment(self) -> str: ...
+    @property
+    def progress(self) -> str: ...
+    @property
+    def error(self) -> str: ...
+
+
 class Preparation(Protocol):
     """What a replica needs before it can start; made by the app from the registry and the environments."""
 
-    def prepare(self, revision: Revision, manifest: Manifest) -> "Prepared":
+    def prepare(self, revision: Revision, manifest: Manifest) -> Prepared:
         """Files checked out and environment looked at. Never waits for a build. Raises IntegrityError."""
-
-
-class Prepared(Protocol):
-    """`python` is None while the environment is made; `error` holds the resolver's own words when it can't be."""
-
-    model_path: Path
-    manifest_path: Path
-    python: Path | None
-    environment: str
-    progress: str
-    error: str
-    lock_text: str
 
 
 class RevisionReconciler:

@@ -45,10 +45,14 @@ def train(folder: Path) -> Lesson:
         from sklearn.metrics import roc_auc_score
         from sklearn.model_selection import train_test_split
     except ImportError:
-        raise Unavailable("the demo trains its models with scikit-learn, which is not installed",
-                          next_step="pip install 'podium[demo]'") from None
+        raise Unavailable(
+            "the demo trains its models with scikit-learn, which is not installed",
+            next_step="pip install 'podium[demo]'",
+        ) from None
     data = load_breast_cancer()
-    train_x, live_x, train_y, live_y = train_test_split(data.data, data.target, test_size=0.4, random_state=SEED)
+    train_x, live_x, train_y, live_y = train_test_split(
+        data.data, data.target, test_size=0.4, random_state=SEED
+    )
     versions = []
     for number, (title, model) in enumerate(_models(), start=1):
         model.fit(train_x, train_y)
@@ -70,10 +74,19 @@ def _models() -> list[tuple[str, Any]]:
     linear = LogisticRegression(max_iter=500, random_state=SEED)
     forest = RandomForestClassifier(n_estimators=SLOW_TREES, random_state=SEED, n_jobs=1)
     return [
-        ("median imputer + linear model", make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), linear)),
-        ("linear model, the imputer forgotten", make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, C=0.5))),
+        (
+            "median imputer + linear model",
+            make_pipeline(SimpleImputer(strategy="median"), StandardScaler(), linear),
+        ),
+        (
+            "linear model, the imputer forgotten",
+            make_pipeline(StandardScaler(), LogisticRegression(max_iter=500, C=0.5)),
+        ),
         (f"imputer + {SLOW_TREES:,} trees", make_pipeline(SimpleImputer(strategy="median"), forest)),
-        ("boosted trees that take missing values", HistGradientBoostingClassifier(max_iter=60, random_state=SEED)),
+        (
+            "boosted trees that take missing values",
+            HistGradientBoostingClassifier(max_iter=60, random_state=SEED),
+        ),
     ]
 
 

@@ -68,14 +68,18 @@ class Ending:
 def run(console: Console, *, home: Path | None = None, keep: bool = False) -> int:
     """Tell the story; 0 if it went as it should. `home` None: a folder that is removed at the end unless `keep`."""
     folder = home or Path(tempfile.mkdtemp(prefix="podium-demo-"))
-    console.print(Panel.fit("[bold]Podium demo[/]: a model goes live, and bad ones are taken back by themselves"))
+    console.print(
+        Panel.fit("[bold]Podium demo[/]: a model goes live, and bad ones are taken back by themselves")
+    )
     started = time.monotonic()
     differences: list[str] = []
     installation = Installation(folder / "home")
     try:
         with console.status("training four versions on real data (breast cancer, scikit-learn)"):
             lesson = train(folder / "models")
-        console.print(f"trained {len(lesson.versions)} versions; {MISSING_SHARE:.0%} of live requests lack measurements")
+        console.print(
+            f"trained {len(lesson.versions)} versions; {MISSING_SHARE:.0%} of live requests lack measurements"
+        )
         with console.status("starting Podium: server, gateway, Envoy"):
             installation.start()
         console.print(f"Podium is up: API {installation.addresses()['url']}, gateway {installation.gateway}")
@@ -102,7 +106,9 @@ def _tell(console: Console, installation: Installation, lesson: Lesson) -> list[
     client, differences = installation.client, []
     for chapter, version in zip(CHAPTERS, lesson.versions, strict=True):
         with _progress(console, f"pushing version {chapter.version}: {version.title}") as say:
-            client.push(NAME, version.path, metrics={"auc": round(version.auc, 4)}, note=version.title, progress=say)
+            client.push(
+                NAME, version.path, metrics={"auc": round(version.auc, 4)}, note=version.title, progress=say
+            )
     console.print(f"pushed {len(CHAPTERS)} versions of {NAME}; each was loaded once in its sandbox")
     url = f"{installation.gateway}/v2/models/{NAME}/infer"
     with contextlib.ExitStack() as stack:
@@ -211,14 +217,18 @@ def _ending(rollout: Rollout, answers: list[Answer], chapter: Chapter) -> Ending
 def _report(console: Console, chapter: Chapter, ending: Ending) -> None:
     status = ending.rollout.status
     colour = "green" if status.phase == "Promoted" else "red"
-    console.print(f"[bold {colour}]{status.phase}[/]: {ending.rollout.spec.candidate_revision} {chapter.moral}")
+    console.print(
+        f"[bold {colour}]{status.phase}[/]: {ending.rollout.spec.candidate_revision} {chapter.moral}"
+    )
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 2))
     table.add_row("requests on the candidate", f"{ending.seen:,}, of which {ending.failed:,} failed")
     if ending.seen:
         table.add_row("first request to verdict", f"{ending.seconds:.1f} s")
     if ending.last_bad is not None:
         table.add_row("verdict to its last request", f"{max(0.0, ending.last_bad) * 1000:.0f} ms")
-    verdict = next((item for item in reversed(status.decisions) if item.decision in ("rollback", "promote")), None)
+    verdict = next(
+        (item for item in reversed(status.decisions) if item.decision in ("rollback", "promote")), None
+    )
     if verdict is not None:
         table.add_row("why", verdict.reason)
         for finding in ((verdict.evidence or {}).get("verdict") or {}).get("findings", []):

@@ -75,18 +75,19 @@ def analysis_settings(settings: RolloutSettings, step: CanaryStep | None) -> Ana
     if step is not None and step.requests is not None:
         least = min(least, step.requests)
     latency = None
-    if wish.latency is not None and wish.latency.enabled:
+    if wish.latency is not None:
         latency = LatencyMetric(
             threshold_ms=wish.latency.threshold * 1000,
             relative_margin=wish.latency.relative_margin,
-            absolute_margin=_open(wish.latency.margin),
+            absolute_margin=wish.latency.margin,
+            compared=wish.enabled and wish.latency.enabled,
         )
     strategy = settings.strategy
     return AnalysisSettings(
         alpha=wish.alpha,
         error_rate=_rate(wish, wish.error_rate),
         refusal_rate=_rate(wish, wish.refusal_rate),
-        latency=latency if wish.enabled else None,
+        latency=latency,
         thresholds=tuple(
             PlainThreshold(metric=_THRESHOLDS[item.metric], max=item.max, min_requests=item.min_requests)
             for item in wish.thresholds
@@ -101,12 +102,7 @@ def analysis_settings(settings: RolloutSettings, step: CanaryStep | None) -> Ana
 def _rate(wish: Analysis, margin: MetricMargin) -> RateMetric | None:
     if not (wish.enabled and margin.enabled):
         return None
-    return RateMetric(relative_margin=margin.relative_margin, absolute_margin=_open(margin.margin))
-
-
-def _open(margin: float) -> float:
-    """The analysis wants a share below 1; a margin of 1 means that anything goes."""
-    return min(margin, 0.999999)
+    return RateMetric(relative_margin=margin.relative_margin, absolute_margin=margin.margin)
 
 
 def look_at(rollout: Rollout, trial: Trial, *, last: bool, complete: bool, capped: bool) -> Look:

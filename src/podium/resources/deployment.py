@@ -199,6 +199,12 @@ class Analysis(Spec):
     """Candidate requests that a step needs before it can be passed (a step that asks for fewer needs those)."""
     on_inconclusive: Literal["hold", "promote", "rollback"] = "hold"
 
+    @model_validator(mode="after")
+    def _slow_is_defined(self) -> "Analysis":
+        if self.latency is None and any(limit.metric == "slowRate" for limit in self.thresholds):
+            raise ValueError("thresholds: slowRate needs latency.threshold, which says what slow is")
+        return self
+
 
 class RolloutSettings(Spec):
     """How a new revision takes over."""
