@@ -65,8 +65,16 @@ class Ending:
     differences: list[str]
 
 
-def run(console: Console, *, home: Path | None = None, keep: bool = False) -> int:
-    """Tell the story; 0 if it went as it should. `home` None: a folder that is removed at the end unless `keep`."""
+def run(console: Console, *, home: Path | None = None, keep: bool = False, svg: Path | None = None) -> int:
+    """Tell the story; 0 if it went as it should. `home` None: a folder that is removed at the end unless `keep`.
+    `svg`: write what was printed as a picture; the console must record."""
+    code = _run(console, home=home, keep=keep)
+    if svg is not None:
+        console.save_svg(str(svg), title="podium demo")
+    return code
+
+
+def _run(console: Console, *, home: Path | None, keep: bool) -> int:
     folder = home or Path(tempfile.mkdtemp(prefix="podium-demo-"))
     console.print(
         Panel.fit("[bold]Podium demo[/]: a model goes live, and bad ones are taken back by themselves")
@@ -143,6 +151,8 @@ def deployment(version: int) -> dict[str, Any]:
         "metadata": {"name": NAME},
         "spec": {
             "model": {"name": NAME, "version": str(version)},
+            # For one timeout after a shift of weight, answers may belong to either share; they never count in favour.
+            "runtime": {"requestTimeout": "5s"},
             "rollout": {
                 "strategy": {
                     "type": "canary",
