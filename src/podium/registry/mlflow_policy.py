@@ -6,13 +6,13 @@ an address for a stranger, sends its credentials there, or reads its own files a
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from podium.registry.paths import check_portable
-from podium.resources.errors import InvalidInput, Issue
+from podium.resources.errors import InvalidInput, Issue, TooLarge
 
 _KNOWN = "models:/NAME/VERSION, models:/NAME@ALIAS, models:/m-ID, runs:/RUN_ID/PATH"
 _PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,249}")
@@ -155,6 +155,33 @@ def check_location(location: str, tracking_uri: str, policy: ImportPolicy) -> Li
         if scheme == tracking.scheme and (parts.hostname, parts.port) == own:
             return "remote"
     raise _refused(f"its artifacts lie in {scheme[:30]}: storage, which this server does not read")
+
+
+def walk_listing(list_folder: Callable[[str | None], Iterable[Any]], max_files: int) -> dict[str, int]:
+    """Every file that an MLflow server lists, with the size in bytes that it says: the names checked, the walk bounded.
+
+    `list_folder` answers for a folder (None: the root) with entries that have `path` (from the root), `is_dir` and
+    `file_size`, as ArtifactRepository.list_artifacts does. Raises InvalidInput for an unsafe name, TooLarge.
+    """
+    files: dict[str, int] = {}
+    waiting: list[str | None] = [None]
+    asked = 0
+    while waiting:
+        asked += 1
+        for entry in list_folder(waiting.pop()):
+            try:
+                check_portable(entry.path)
+            except ValueError as error:
+                raise InvalidInput(
+                    Issue(f"uri: {ascii(entry.path)[:200]}", f"unsafe name: {error}")
+                ) from None
+            if entry.is_dir:
+                waiting.append(entry.path)
+            else:
+                files[entry.path] = int(entry.file_size or 0)
+            if max(len(files), asked + len(waiting)) > max_files:
+                raise TooLarge(f"the model has more than the {max_files} files that are allowed")
+    return files
 
 
 def redact(text: str) -> str:

@@ -33,8 +33,8 @@ from podium.registry.mlflow_policy import (
     local_path,
     parse_uri,
     redact,
+    walk_listing,
 )
-from podium.registry.paths import check_portable
 from podium.resources.errors import (
     InvalidInput,
     Issue,
@@ -48,7 +48,12 @@ from podium.resources.requests import ImportRequest
 
 _MAX_ANSWER = 8 * 2**20
 _MAX_DATABASE = 4 * 2**30
-_MAX_TAG = 4096
+# What a manifest takes of a run (resources.requests): names, values, all of it, the number of each, the note.
+_MAX_NAME = 256
+_MAX_VALUE = 4096
+_MAX_LINEAGE = 128 * 1024
+_MAX_ENTRIES = 1000
+_MAX_DESCRIPTION = 16_384
 _ERRORS: dict[str, type[PodiumError]] = {
     kind.code: kind for kind in (NotFound, Refused, TooLarge, Unavailable) if kind.code
 }
@@ -68,6 +73,7 @@ _SETTINGS = {
     "MLFLOW_ALLOW_HTTP_REDIRECTS": "false",
     "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_ALLOW_FILE_STORE": "true",
@@ -325,16 +331,13 @@ class _Source:
             metrics, params = run.data.metrics, run.data.params
             tags = {**run.data.tags, **tags}
         finite = {name: float(value) for name, value in metrics.items() if abs(float(value)) < float("inf")}
-        short = {name: str(value) for name, value in tags.items() if len(str(value)) <= _MAX_TAG}
-        short_params = {name: str(value) for name, value in params.items() if len(str(value)) <= _MAX_TAG}
-        omitted = sorted({*metrics, *tags, *params} - {*finite, *short, *short_params})
+        kept = _bounded({"metrics": finite, "params": params, "tags": tags})
+        omitted = sorted({*metrics, *params, *tags} - {name for part in kept.values() for name in part})
         return {
             "run_id": known.get("run"),
-            "metrics": finite,
-            "params": short_params,
-            "tags": short,
-            "description": str(known.get("description") or "")[:16_384],
-            "omitted": omitted,
+            "description": str(known.get("description") or "")[:_MAX_DESCRIPTION],
+            "omitted": [ascii(name)[1:257] for name in omitted[:100]],
+            **kept,
         }
 
     def _copy(self, location: str, into: Path) -> int:
@@ -359,7 +362,7 @@ class _Source:
         repository = get_artifact_repository(
             location, tracking_uri=self._tracking, registry_uri=self._registry
         )
-        files = self._list(repository)
+        files = walk_listing(repository.list_artifacts, self._policy.max_files)
         if "MLmodel" not in files:
             raise InvalidInput(Issue("uri", "there is no MLflow model (no file MLmodel)"))
         self._within(sum(files.values()))
@@ -373,30 +376,25 @@ class _Source:
             raise InvalidInput(Issue("uri", "MLflow delivered other files than it listed"))
         return len(files)
 
-    def _list(self, repository: Any) -> dict[str, int]:
-        files: dict[str, int] = {}
-        waiting: list[str | None] = [None]
-        asked = 0
-        while waiting:
-            asked += 1
-            for entry in repository.list_artifacts(waiting.pop()):
-                try:
-                    check_portable(entry.path)
-                except ValueError as error:
-                    raise InvalidInput(
-                        Issue(f"uri: {ascii(entry.path)[:200]}", f"unsafe name: {error}")
-                    ) from None
-                if entry.is_dir:
-                    waiting.append(entry.path)
-                else:
-                    files[entry.path] = int(entry.file_size or 0)
-            if max(len(files), asked, len(waiting)) > self._policy.max_files:
-                raise TooLarge(f"the model has more than the {self._policy.max_files} files that are allowed")
-        return files
-
     def _within(self, total: int) -> None:
         if total > self._policy.max_bytes:
             raise TooLarge(f"the model has more than the {self._policy.max_bytes} bytes that are allowed")
+
+
+def _bounded(parts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """As many entries of each part as a manifest takes, in alphabetical order; values that are not numbers as text."""
+    kept: dict[str, dict[str, Any]] = {}
+    room = _MAX_LINEAGE
+    for part, entries in parts.items():
+        kept[part] = {}
+        for name, value in sorted(entries.items())[:_MAX_ENTRIES]:
+            text = value if isinstance(value, float) else str(value)
+            size = len(json.dumps({name: text}))
+            well_formed = (name + str(text)).encode("utf-8", "replace").decode() == name + str(text)
+            if 0 < len(name) <= _MAX_NAME and size <= min(room, _MAX_VALUE) and well_formed:
+                kept[part][name] = text
+                room -= size
+    return kept
 
 
 def _readable(uri: str) -> str:

@@ -1,5 +1,7 @@
 """Which addresses an import may follow: a stranger's, and those that an MLflow server answers."""
 
+from dataclasses import dataclass
+
 import pytest
 
 from podium.registry.mlflow_policy import (
@@ -9,8 +11,9 @@ from podium.registry.mlflow_policy import (
     choose_source,
     parse_uri,
     redact,
+    walk_listing,
 )
-from podium.resources.errors import InvalidInput
+from podium.resources.errors import InvalidInput, TooLarge
 
 SERVER = "http://mlflow.example:5000"
 LOCAL = "sqlite:////var/mlflow.db"
@@ -115,3 +118,48 @@ def test_where_they_may_not(location: str, tracking: str) -> None:
     with pytest.raises(InvalidInput) as error:
         check_location(location, tracking, ImportPolicy(artifact_schemes=("s3",)))
     assert error.value.next_step
+
+
+@dataclass(frozen=True)
+class Entry:
+    """As mlflow.entities.FileInfo."""
+
+    path: str
+    is_dir: bool = False
+    file_size: int | None = 1
+
+
+def test_a_listing_is_walked() -> None:
+    tree = {
+        None: [Entry("MLmodel", file_size=7), Entry("code", True)],
+        "code": [Entry("code/m.py", file_size=None)],
+    }
+    assert walk_listing(lambda folder: tree[folder], 10) == {"MLmodel": 7, "code/m.py": 0}
+
+
+@pytest.mark.parametrize("is_dir", [False, True])
+@pytest.mark.parametrize(
+    "path",
+    ["../evil", "..", "/etc/cron.d/evil", "..\\evil", "a/../../evil", "%2e%2e/evil", "%252e%252e/evil", "a\x00b",
+     "x" * 5000,
+     "C:/evil", "CON", "\u202eevil", ".. /evil", "", ".", "a//b", "a\nb"],
+)  # fmt: skip
+def test_unsafe_names_in_a_listing_are_refused(path: str, is_dir: bool) -> None:
+    with pytest.raises(InvalidInput, match="unsafe name"):
+        walk_listing(lambda folder: [Entry("MLmodel"), Entry(path, is_dir)], 10)
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [[Entry("again", True)], [Entry(f"f{n}") for n in range(11)], [Entry(f"d{n}", True) for n in range(11)]],
+)
+def test_a_listing_without_an_end_ends(listing: list[Entry]) -> None:
+    asked: list[str | None] = []
+
+    def list_folder(folder: str | None) -> list[Entry]:
+        asked.append(folder)
+        return listing
+
+    with pytest.raises(TooLarge, match="more than the 10 files"):
+        walk_listing(list_folder, 10)
+    assert len(asked) <= 10
