@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from podium_runtime.errors import InvalidInput
+from podium_runtime.errors import InvalidInput, describe_exception
 from podium_runtime.messages import decode_request
 from podium_runtime.signature import InputCheck, Signature, example_inputs, parse_signature
 
@@ -171,3 +171,26 @@ def test_the_made_up_example_passes_its_own_check():
 def test_an_unreadable_signature_is_an_error(document):
     with pytest.raises(ValueError, match="signature"):
         parse_signature(document)
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("no '/srv/models/x.bin' here", "ValueError: no '<path>' here"),
+        ("C:\\models\\x.bin", "ValueError: <path>"),
+        ("error:/home/x/y.", "ValueError: error:<path>"),
+        ("see https://example.org/a/b/c for 1/2", "ValueError: see https://example.org/a/b/c for 1/2"),
+        ("", "ValueError"),
+        ("z" * 600, "ValueError: " + "z" * 499 + "…"),
+    ],
+)
+def test_a_models_message_is_shown_without_paths(message, shown):
+    assert describe_exception(ValueError(message)) == shown
+
+
+def test_a_message_that_cannot_be_printed_is_no_second_error():
+    class Broken(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    assert describe_exception(Broken()) == "Broken: (its message cannot be printed)"

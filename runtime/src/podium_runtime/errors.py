@@ -22,7 +22,7 @@ exit codes. Messages never carry input values: they name fields, types and shape
 import re
 from typing import ClassVar
 
-_PATHS = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][\w.@+~-]+){2,}[\\/]?")
+_PATHS = re.compile(r"(https?://\S+)|(?:\b[A-Za-z]:)?(?:[\\/][\w.@+~-]+){2,}[\\/]?")
 _LONGEST_MODEL_MESSAGE = 500
 
 
@@ -136,7 +136,7 @@ def describe_exception(cause: BaseException) -> str:
         text = str(cause)
     except Exception:
         text = "(its message cannot be printed)"
-    text = _PATHS.sub("<path>", text)
+    text = _PATHS.sub(lambda found: found[1] or "<path>", text)
     if len(text) > _LONGEST_MODEL_MESSAGE:
         text = text[: _LONGEST_MODEL_MESSAGE - 1] + "…"
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
