@@ -9,7 +9,7 @@ from fastapi import Path, Query, Request
 from fastapi.dependencies.models import Dependant
 
 from podium.resources.errors import InvalidInput, Issue
-from podium.resources.kinds import KINDS, kind_of
+from podium.resources.kinds import KINDS
 
 _TEXT = r"^[^\x00-\x1f\x7f]*$"
 MAX_VERSION = 2**63 - 1
@@ -19,6 +19,9 @@ ObjectName = Annotated[
     Path(
         pattern="^[a-z0-9]([-a-z0-9.]{0,118}[a-z0-9])?$", description="The object's name.", examples=["churn"]
     ),
+]
+ModelName = Annotated[
+    str, Path(pattern="^[a-z]([-a-z0-9]{0,51}[a-z0-9])?$", description="A model's name.", examples=["churn"])
 ]
 Alias = Annotated[
     str,
@@ -64,8 +67,20 @@ WorkspaceFilter = Annotated[
         pattern="^[a-z]([-a-z0-9]{0,51}[a-z0-9])?$", description="Only this workspace.", examples=["default"]
     ),
 ]
+_KIND = "|".join(KINDS)
 KindFilter = Annotated[
-    str | None, Query(max_length=60, pattern=_TEXT, description="Only this kind.", examples=["Deployment"])
+    str | None, Query(pattern=f"^({_KIND})$", description="Only this kind.", examples=["Deployment"])
+]
+RecordedKind = Annotated[
+    str | None, Query(pattern=f"^({_KIND}|Token)$", description="Only this kind.", examples=["Deployment"])
+]
+Kinds = Annotated[
+    str | None,
+    Query(
+        pattern=f"^({_KIND})(,({_KIND}))*$",
+        description="Kinds, with commas.",
+        examples=["Deployment,Rollout"],
+    ),
 ]
 NameFilter = Annotated[
     str | None, Query(max_length=256, pattern=_TEXT, description="Only this name.", examples=["churn"])
@@ -73,19 +88,6 @@ NameFilter = Annotated[
 Before = Annotated[
     int | None, Query(ge=0, le=MAX_VERSION, description="Only older ones: `next` of the page before.")
 ]
-
-
-def kind_named(name: str, field: str) -> str:
-    """The kind's own name. Raises InvalidInput with the parameter as the field."""
-    try:
-        return kind_of(name).name
-    except InvalidInput as error:
-        raise InvalidInput(Issue(field, error.issues[0].message)) from None
-
-
-def kinds_named(names: str, field: str) -> frozenset[str]:
-    """The kinds of a list with commas."""
-    return frozenset(kind_named(name.strip(), field) for name in names.split(","))
 
 
 def _known(dependant: Dependant) -> set[str]:
@@ -110,6 +112,3 @@ async def only_known_parameters(request: Request) -> None:
             issues.append(Issue(shown, "given more than once"))
     if issues:
         raise InvalidInput(issues)
-
-
-APPLIED = tuple(kind.name for kind in KINDS.values() if kind.applied)

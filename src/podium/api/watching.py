@@ -6,6 +6,7 @@ turned into bytes once; a watcher that cannot keep up reads what it missed from 
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import threading
 import time
@@ -81,7 +82,7 @@ def read_batch(store: Store, after: int) -> Batch:
         complete = len(changes) < _BATCH
         version = tx.version if complete else changes[-1].version
     frames = []
-    for change, following in zip(changes, [*changes[1:], None], strict=True):
+    for change, following in itertools.zip_longest(changes, changes[1:]):
         last = following is None or following.version != change.version
         payload = encode({"version": change.version, "type": change.type, "object": change.object})
         safe = change.version if last else change.version - 1

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import orjson
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
-from starlette.responses import Response
+from starlette.responses import JSONResponse
 
 from podium.resources.errors import InvalidInput, Issue, TooLarge
 from podium.resources.kinds import issues_of
@@ -28,10 +28,8 @@ def encode(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS)
 
 
-class JSON(Response):
-    """An answer in JSON."""
-
-    media_type = "application/json"
+class JSON(JSONResponse):
+    """An answer in JSON, written by orjson."""
 
     def render(self, content: Any) -> bytes:
         """Bytes of the body."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import orjson
 
 from podium.resources.errors import Unavailable
+from podium.resources.kinds import kind_of
 from podium.resources.requests import WatchEvent
 
 SILENCE = 35.0
@@ -20,7 +21,7 @@ class WatchSession:
     def __init__(
         self, kinds: Sequence[str] | None, workspace: str | None, after: int | None, *, bookmarks: bool
     ) -> None:
-        self._kinds = ",".join(kinds) if kinds else None
+        self._kinds = ",".join(kind_of(kind).name for kind in kinds) if kinds else None
         self._workspace = workspace
         self._bookmarks = bookmarks
         self.position = after

@@ -9,15 +9,14 @@ from starlette.responses import Response, StreamingResponse
 
 from podium.api.access import ViewerHere, WorkspaceName, WriterHere
 from podium.api.openapi import PUSH_EXAMPLE, answer, body
-from podium.api.parameters import Alias, ObjectName
+from podium.api.parameters import Alias, ModelName, ObjectName
 from podium.api.problems import described, problem_line, request_id
 from podium.api.services import Services, services_of
 from podium.api.wire import JSON, encode, read_model
 from podium.registry.verify import verify_version
-from podium.resources.errors import InvalidInput, Issue, NotFound
+from podium.resources.errors import NotFound
 from podium.resources.kinds import Model
 from podium.resources.requests import AliasRequest, ImportRequest, PushRequest
-from podium.resources.shape import check_name
 from podium.store import Write
 
 App = Annotated[Services, Depends(services_of)]
@@ -60,9 +59,9 @@ def _add_publishing(routes: APIRouter) -> None:
         wanted: Annotated[PushRequest, Depends(wanted_push)],
         services: App,
         workspace: WorkspaceName,
-        name: ObjectName,
+        name: ModelName,
     ) -> Response:
-        _check(services, workspace, name)
+        _check(services, workspace)
         return _lines(services.publisher.push(workspace, name, wanted, caller.actor), request_id(request))
 
     @routes.post(
@@ -79,17 +78,13 @@ def _add_publishing(routes: APIRouter) -> None:
         wanted: Annotated[ImportRequest, Depends(wanted_import)],
         services: App,
         workspace: WorkspaceName,
-        name: ObjectName,
+        name: ModelName,
     ) -> Response:
-        _check(services, workspace, name)
+        _check(services, workspace)
         return _lines(services.publisher.import_(workspace, name, wanted, caller.actor), request_id(request))
 
 
-def _check(services: Services, workspace: str, name: str) -> None:
-    try:
-        check_name(name)
-    except ValueError as error:
-        raise InvalidInput(Issue("name", str(error))) from None
+def _check(services: Services, workspace: str) -> None:
     with services.store.read() as tx:
         if tx.find("Workspace", "default", workspace) is None:
             raise NotFound(f"there is no workspace {workspace}", next_step="podium get workspaces")
@@ -129,7 +124,7 @@ def _add_aliases(routes: APIRouter) -> None:
         wanted: Annotated[AliasRequest, Depends(wanted_alias)],
         services: App,
         workspace: WorkspaceName,
-        name: ObjectName,
+        name: ModelName,
         alias: Alias,
     ) -> JSON:
         with services.store.write(caller.actor) as tx:
@@ -145,7 +140,7 @@ def _add_aliases(routes: APIRouter) -> None:
         responses={200: answer("Model"), **described(401, 403, 404, 409)},
     )
     def remove_alias(
-        caller: WriterHere, services: App, workspace: WorkspaceName, name: ObjectName, alias: Alias
+        caller: WriterHere, services: App, workspace: WorkspaceName, name: ModelName, alias: Alias
     ) -> JSON:
         with services.store.write(caller.actor) as tx:
             after = tx.set_alias(workspace, name, alias, None)
@@ -160,7 +155,7 @@ def _add_aliases(routes: APIRouter) -> None:
         responses={200: answer("AliasHistory"), **described(401, 403, 404)},
     )
     def list_alias_history(
-        caller: ViewerHere, services: App, workspace: WorkspaceName, name: ObjectName
+        caller: ViewerHere, services: App, workspace: WorkspaceName, name: ModelName
     ) -> JSON:
         with services.store.read() as tx:
             model = tx.get("Model", workspace, name)

@@ -14,8 +14,8 @@ from podium.api.parameters import (
     KindFilter,
     NameFilter,
     ObjectName,
+    RecordedKind,
     WorkspaceFilter,
-    kind_named,
 )
 from podium.api.problems import described
 from podium.api.services import Services, services_of
@@ -49,11 +49,9 @@ def router() -> APIRouter:
         limit: Count = 100,
         before: Before = None,
     ) -> JSON:
-        named = kind_named(kind, "kind") if kind else None
-
         def read(place: str | None) -> Sequence[EventRow]:
             with services.store.read() as tx:
-                return tx.events(workspace=place, kind=named, name=name, limit=limit, before=before)
+                return tx.events(workspace=place, kind=kind, name=name, limit=limit, before=before)
 
         rows = _of_caller(caller, workspace, read, lambda row: row.id)[:limit]
         return _records(rows, limit, lambda row: row.id)
@@ -69,16 +67,14 @@ def router() -> APIRouter:
         caller: Viewer,
         services: App,
         workspace: WorkspaceFilter = None,
-        kind: KindFilter = None,
+        kind: RecordedKind = None,
         name: NameFilter = None,
         limit: Count = 100,
         before: Before = None,
     ) -> JSON:
-        named = kind if kind in (None, "Token") else kind_named(kind, "kind")
-
         def read(place: str | None) -> Sequence[AuditRow]:
             with services.store.read() as tx:
-                return tx.audit(workspace=place, kind=named, name=name, limit=limit, before=before)
+                return tx.audit(workspace=place, kind=kind, name=name, limit=limit, before=before)
 
         rows = _of_caller(caller, workspace, read, lambda row: row.seq)[:limit]
         return _records(rows, limit, lambda row: row.seq, lambda row: _may_see(caller, row))

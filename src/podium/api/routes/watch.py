@@ -9,22 +9,13 @@ from starlette.responses import StreamingResponse
 
 from podium.api.access import Caller, Reader
 from podium.api.openapi import WATCH_EXAMPLE
-from podium.api.parameters import MAX_VERSION, WorkspaceFilter, kinds_named
+from podium.api.parameters import MAX_VERSION, Kinds, WorkspaceFilter
 from podium.api.problems import described
 from podium.api.services import Services, services_of
 from podium.api.watching import Interest, WatchHub, read_batch
 from podium.resources.errors import PodiumError, Unavailable
 
 App = Annotated[Services, Depends(services_of)]
-Kinds = Annotated[
-    str | None,
-    Query(
-        max_length=400,
-        pattern=r"^[A-Za-z, ]*$",
-        description="Kinds, with commas.",
-        examples=["Deployment,Rollout"],
-    ),
-]
 After = Annotated[
     int | None,
     Query(
@@ -60,7 +51,7 @@ def router() -> APIRouter:
         workspace: WorkspaceFilter = None,
         after: After = None,
     ) -> StreamingResponse:
-        wanted = kinds_named(kinds, "kinds") if kinds else None
+        wanted = frozenset(kinds.split(",")) if kinds else None
         if workspace is not None:
             caller.enter(workspace)
         hub: WatchHub = request.app.state.hub
