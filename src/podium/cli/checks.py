@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import sqlite3
@@ -123,9 +124,11 @@ def check_envoy(installation: Installation) -> Check:
         )
     except (OSError, subprocess.SubprocessError) as error:
         return Check("envoy", "fail", f"{binary} does not run: {error}", again)
-    said = done.stdout.strip()
-    version = said.split("/")[1] if said.count("/") > 1 else said
-    return Check("envoy", "ok", f"{version} at {binary}")
+    # "envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL"
+    version = re.search(r"version: [0-9a-f]+/(\d+\.\d+\.\d+)/", done.stdout)
+    if version is None:
+        return Check("envoy", "fail", f"{binary} does not say its version", again)
+    return Check("envoy", "ok", f"{version.group(1)} at {binary}")
 
 
 def check_landlock(installation: Installation) -> Check:

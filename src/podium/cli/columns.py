@@ -96,16 +96,16 @@ _COLUMNS: Mapping[str, Sequence[Column]] = {
     ),
     "Deployment": (
         _NAME, Column("MODEL", _model), Column("SERVES", at("status.servedVersion")), Column("PHASE", _phase),
-        Column("READY", _ready("spec.replicas")), Column("ROLLOUT", at("status.rollout")), _MESSAGE, _AGE,
+        Column("READY", _ready("spec.replicas")), Column("ROLLOUT", at("status.rollout")), _AGE, _MESSAGE,
     ),
     "Revision": (
         _NAME, Column("MODEL", at("spec.model")), Column("VERSION", at("spec.version")), Column("PHASE", _phase),
-        Column("READY", _ready("status.wantedReplicas")), Column("RESTARTS", at("status.restarts")), _MESSAGE, _AGE,
+        Column("READY", _ready("status.wantedReplicas")), Column("RESTARTS", at("status.restarts")), _AGE, _MESSAGE,
     ),
     "Rollout": (
         _NAME, Column("STABLE", at("spec.stableRevision")), Column("CANDIDATE", at("spec.candidateRevision")),
         Column("PHASE", _phase), Column("WEIGHT", _weight), Column("FAILED STABLE", _failed("stable")),
-        Column("FAILED CANDIDATE", _failed("candidate")), _MESSAGE, _AGE,
+        Column("FAILED CANDIDATE", _failed("candidate")), _AGE, _MESSAGE,
     ),
 }  # fmt: skip
 

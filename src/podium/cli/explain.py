@@ -219,33 +219,28 @@ def decision_lines(decision: "Decision") -> list[str]:
     what = f"{coloured(decision.decision, style)}{who}{repeated}: {clean(decision.reason)}"
     lines = [f"{clock(decision.at)}  at {decision.weight:>3} %  {what}"]
     verdict = (decision.evidence or {}).get("verdict") or {}
-    lines += [f"    {finding_line(finding)}" for finding in verdict.get("findings") or []]
+    for finding in verdict.get("findings") or []:
+        lines += [f"    {line}" for line in finding_lines(finding)]
     return lines
 
 
-def finding_line(finding: Mapping[str, Any]) -> str:
-    """`errors: worse. Stable 3 of 900, candidate 40 of 100; E-value 812 (needs 40). <the finding's own sentence>`."""
+def finding_lines(finding: Mapping[str, Any]) -> list[str]:
+    """`errors: worse; E-value 812 of 40 needed; difference below 3 %, margin 2 %`, then the finding's own sentence."""
     metric = str(finding.get("metric", ""))
     name = _NAMES.get(metric, metric.replace("_", " ").replace("limit:", "limit on "))
-    state = _STATES.get(str(finding.get("state")), str(finding.get("state")))
-    parts = []
-    if finding.get("candidate_requests") or finding.get("stable_requests"):
-        parts.append(
-            f"candidate {finding.get('candidate_events', 0):,} of {finding.get('candidate_requests', 0):,}, "
-            f"stable {finding.get('stable_events', 0):,} of {finding.get('stable_requests', 0):,}"
-        )
+    state = str(finding.get("state"))
+    parts = [f"{name}: {_STATES.get(state, state)}"]
     if finding.get("e_value") is not None and finding.get("e_needed") is not None:
-        parts.append(f"E-value {figure(finding['e_value'])} (rolls back at {figure(finding['e_needed'])})")
+        parts.append(f"E-value {figure(finding['e_value'])} of {figure(finding['e_needed'])} needed")
     if finding.get("bound") is not None and finding.get("margin") is not None:
-        parts.append(f"difference below {share(finding['bound'])} (margin {share(finding['margin'])})")
-    words = f"{clean(name)}: {clean(state)}"
-    words += f". {clean('; '.join(parts))}" if parts else ""
-    return f"{words}. {clean(finding['words'])}" if finding.get("words") else words
+        parts.append(f"difference below {share(finding['bound'])}, margin {share(finding['margin'])}")
+    lines = [clean("; ".join(parts))]
+    return [*lines, f"  {clean(finding['words'])}"] if finding.get("words") else lines
 
 
 def figure(value: float) -> str:
-    """Three digits that say enough: `0.912`, `41.2`, `1.2e+09`."""
-    return f"{value:.3g}"
+    """What says enough: `0.912`, `41.2`, `1,000`, `1.2e+09`."""
+    return f"{value:,.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def share(value: float) -> str:

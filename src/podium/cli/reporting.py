@@ -12,7 +12,7 @@ import typer
 
 from podium.cli.display import clean
 from podium.cli.exits import Exit
-from podium.resources.errors import InvalidInput, PodiumError
+from podium.resources.errors import InvalidInput, PodiumError, Unavailable
 
 
 @contextlib.contextmanager
@@ -36,6 +36,9 @@ def reported(verbose: int) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, typer.Exit | typer.Abort | typer.BadParameter):
             raise
+        if (invalid := _invalid_input(error)) is not None:
+            report(invalid)
+            raise typer.Exit(Exit.ERROR) from None
         say_error(
             f"podium failed unexpectedly: {type(error).__name__}: {error}. Next: run it again with -vv, and report it"
         )
@@ -51,6 +54,8 @@ def report(error: PodiumError) -> None:
 
 def lines(error: PodiumError) -> list[str]:
     """One line, with the next step; where several fields are wrong, a line each and the next step last."""
+    if (url := _refused_connection(error)) is not None:
+        return [f"Error: Podium is not running at {clean(url)}; start it with `podium up`"]
     words = [error.message]
     if isinstance(error, InvalidInput):
         words = [f"{issue.field}: {issue.message}" for issue in error.issues] or words
@@ -62,6 +67,28 @@ def lines(error: PodiumError) -> list[str]:
     elif error.next_step:
         found.append(f"Next: {clean(error.next_step)}")
     return found
+
+
+def _invalid_input(error: Exception) -> InvalidInput | None:
+    """What pydantic found wrong with a request, made before it was sent; None for any other error."""
+    if type(error).__name__ != "ValidationError":
+        return None
+    from pydantic import ValidationError
+
+    from podium.resources.kinds import issues_of
+
+    return InvalidInput(issues_of(error)) if isinstance(error, ValidationError) else None
+
+
+def _refused_connection(error: PodiumError) -> str | None:
+    """The address on this machine where nobody listens, if that is what the error is about."""
+    cause = error.__cause__
+    if not isinstance(error, Unavailable) or type(cause).__name__ != "ConnectError":
+        return None
+    url = getattr(getattr(cause, "request", None), "url", None)
+    if url is None or url.host not in ("127.0.0.1", "localhost", "::1"):
+        return None
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 def say_error(words: str) -> None:
