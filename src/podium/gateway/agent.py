@@ -52,10 +52,12 @@ class Agent:
         self._listed = False
         self._access: AccessRules | None = None
         self._access_loaded: tuple[AccessRules, frozenset[str]] | None = None
+        self._access_refused: tuple[AccessRules, frozenset[str]] | None = None
         self._observed = 0
         self._rejected_at: dict[Key, int] = {}
         self._shifted = False
         self._problem = ""
+        self._access_problem = ""
         self._upgrade_problem = ""
         self._work = asyncio.Event()
         self._access_due = asyncio.Event()
@@ -125,7 +127,7 @@ class Agent:
             await self._envoy.start()
         self._serving.set()
         if adopted:
-            await self._upgrade_if_newer()
+            await self._upgrade_if_outdated()
 
     def _restore_unconfirmed(self) -> None:
         """A fresh Envoy starts from what was seen loaded: a refused content would leave it without routes."""
@@ -148,16 +150,15 @@ class Agent:
                 else:
                     self._files.restore(kind)
 
-    async def _upgrade_if_newer(self) -> None:
-        current = self._envoy.current
-        if current is None or current.version == find_binary().version:
+    async def _upgrade_if_outdated(self) -> None:
+        if not self._envoy.outdated():
             return
-        log.info("Envoy %s is handed over to %s", current.version, find_binary().version)
+        log.info("the running Envoy is handed over to version %s", find_binary().version)
         try:
             await self.upgrade()
         except (Refused, Unavailable) as error:
-            self._upgrade_problem = error.message
-            log.warning("Envoy %s goes on: %s", current.version, error.message)
+            self._upgrade_problem = f"the Envoy that runs is outdated: {error.message}"
+            log.warning("%s", self._upgrade_problem)
 
     async def _supervise(self) -> None:
         """Start Envoy again whenever it has died: at once, and with growing pauses if it keeps dying."""
@@ -266,10 +267,18 @@ class Agent:
         if self._access is None or not self._listed:
             return
         workspaces = frozenset(self._fleet.workspaces | {workspace for workspace, _ in self._loader.keys})
-        if self._access_loaded != (self._access, workspaces):
-            rules = self._access
-            await self._loader.load_access(rules, workspaces)
-            self._access_loaded = (rules, workspaces)
+        wanted = (self._access, workspaces)
+        if wanted in (self._access_loaded, self._access_refused):
+            return
+        try:
+            await self._loader.load_access(*wanted)
+        except RefusedByEnvoy as error:
+            # Routes must go on: a rollback never waits for somebody to repair the token rules.
+            self._access_refused = wanted
+            self._access_problem = f"the token rules are refused, the ones before stay in force: {error}"
+            log.error("%s", self._access_problem)
+        else:
+            self._access_loaded, self._access_problem = wanted, ""
 
     async def _load_routes(self) -> None:
         # A gateway that knows no rules yet must not show routes to everybody.
@@ -347,7 +356,7 @@ class Agent:
                 "pid": current.pid if current else 0,
                 "restarts": self._envoy.restarts,
                 "address": f"{self._settings.host}:{self._settings.port}",
-                "problem": self._problem or self._upgrade_problem,
+                "problem": self._problem or self._access_problem or self._upgrade_problem,
                 "routesVersion": self._files.version(ROUTES),
                 "clustersVersion": self._files.version(CLUSTERS),
             },

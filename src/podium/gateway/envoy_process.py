@@ -7,10 +7,12 @@ agent that dies between the start and the next line leaves no stray behind that 
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -41,16 +43,17 @@ _MODE = "600"
 
 @dataclass(frozen=True)
 class Incarnation:
-    """One start of Envoy. `pid` and `start_ticks` are 0 from just before the start until it is identified."""
+    """One start of Envoy. `pid` and `start_ticks` are 0 from just before the start until it is identified. `start` is a
+    hash of what it was started with."""
 
     token: str
-    pid: int
-    start_ticks: int
-    version: str
-    hot_restart: str
-    base_id: int | None
-    restart_epoch: int
-    drain: float
+    pid: int = 0
+    start_ticks: int = 0
+    version: str = ""
+    hot_restart: str = ""
+    base_id: int | None = None
+    restart_epoch: int = 0
+    start: str = ""
 
     @property
     def identity(self) -> ProcessIdentity | None:
@@ -81,6 +84,14 @@ class EnvoyProcess:
     def current(self) -> Incarnation | None:
         """The one that serves; None before `start` or `adopt`."""
         return self._current
+
+    def outdated(self) -> bool:
+        """Was the running one started from another build or configuration than one would be now?"""
+        current = self._current
+        return current is not None and (current.version, current.start) != (
+            self._binary.version,
+            self._start_hash(),
+        )
 
     def alive(self) -> bool:
         """Does the current one run?"""
@@ -217,13 +228,11 @@ class EnvoyProcess:
     def _incarnation(self, *, base_id: int | None, restart_epoch: int) -> Incarnation:
         return Incarnation(
             token=new_token(),
-            pid=0,
-            start_ticks=0,
             version=self._binary.version,
             hot_restart=self._binary.hot_restart,
             base_id=base_id,
             restart_epoch=restart_epoch,
-            drain=self._settings.drain,
+            start=self._start_hash(),
         )
 
     def _spawn(self, incarnation: Incarnation, arguments: list[str]) -> Incarnation:
@@ -267,7 +276,7 @@ class EnvoyProcess:
     def _read_state(self) -> list[Incarnation]:
         try:
             kept = orjson.loads(self._layout.state.read_bytes())
-            return [Incarnation(**one) for one in kept["incarnations"]]
+            return [_incarnation(one) for one in kept["incarnations"]]
         except FileNotFoundError:
             return []
         except (ValueError, KeyError, TypeError) as error:
@@ -275,9 +284,18 @@ class EnvoyProcess:
             log.warning("%s does not name an Envoy and is ignored: %s", self._layout.state, error)
             return []
 
+    def _start_hash(self) -> str:
+        return hashlib.sha256(bootstrap(self._settings)).hexdigest()[:24]
+
     def _write_state(self, *incarnations: Incarnation | None) -> None:
         known = [asdict(one) for one in incarnations if one is not None]
         replace_file(self._layout.state, orjson.dumps({"incarnations": known}))
+
+
+def _incarnation(kept: dict[str, Any]) -> Incarnation:
+    """From the state file; what another version of this code has added or left out does not matter."""
+    known = {item.name for item in fields(Incarnation)}
+    return Incarnation(**{name: value for name, value in kept.items() if name in known})
 
 
 def _find(token: str) -> ProcessIdentity | None:

@@ -31,7 +31,6 @@ from podium.gateway.render.weights import over, prefix, read_weights, weights_do
 from podium.gateway.settings import (
     ACCESS,
     CLUSTERS,
-    KINDS,
     LISTENERS,
     REVOKED,
     ROUTES,
@@ -108,8 +107,9 @@ class Loader:
     def adopt_files(self) -> None:
         """Start from what an agent before this one left: its routes stay until the server says otherwise, and its
         clusters a while longer, because requests may be under way in them. Without files, write the first ones."""
-        if any(self._files.version(kind) is None for kind in KINDS if kind != LISTENERS):
-            for kind, content in _closed():
+        for kind, content in _closed():
+            # One that is missing among others is a kind that the version before this one did not have.
+            if self._files.version(kind) is None:
                 self._files.write(kind, content)
         table, clusters, weights = (self._files.read(kind) for kind in (ROUTES, CLUSTERS, WEIGHTS))
         if table is not None and clusters is not None and weights is not None:

@@ -111,11 +111,11 @@ class World:
         self.endpoints[workspace, name, number] = addresses
         return revision(name, number, addresses, workspace, **spec)
 
-    def canary(self, name: str, weight: int, **more: Any) -> int:
+    def canary(self, name: str, weight: int, *, spec: dict[str, Any] | None = None, **more: Any) -> int:
         """A rollout from revision 1 to 2 at this weight, committed; revision 2 is started the first time."""
         docs = []
         if ("default", name, 2) not in self.endpoints:
             docs.append(self.revision(name, number=2))
-            docs.append(deployment(name, stable=f"{name}-00001", rollout=f"{name}-1"))
+            docs.append(deployment(name, stable=f"{name}-00001", rollout=f"{name}-1", **(spec or {})))
         docs.append(rollout(name, f"{name}-00001", f"{name}-00002", weight, **more))
         return int(self.server.put(*docs))

@@ -66,7 +66,6 @@ def listener(settings: GatewaySettings) -> Document:
         normalize_path=True,
         merge_slashes=True,
         path_with_escaped_slashes_action="REJECT_REQUEST",
-        strip_any_host_port=True,
         max_request_headers_kb=_HEADERS_KB,
         common_http_protocol_options={"idle_timeout": "900s", "max_headers_count": _HEADERS_COUNT},
         request_headers_timeout="15s",
