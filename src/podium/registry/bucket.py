@@ -51,12 +51,18 @@ class Bucket:
             self._files.call_s3("head_bucket", Bucket=self._bucket)
 
     def walk(self) -> Iterator[Stored]:
+        # Shard by shard: one listing of everything would sit in memory, one per folder would be 65,536 requests.
         with _answers("cannot be listed"):
-            for _, _, infos in self._files.walk(self._root, detail=True, refresh=True):
-                for path, info in sorted((info["name"], info) for info in infos.values()):
-                    key = path.removeprefix(self._root + "/")
-                    if key.count("/") == 2:
-                        yield _stored(key, info)
+            try:
+                shards = self._files.ls(self._root, detail=False, refresh=True)
+            except FileNotFoundError:
+                return
+            for shard in sorted(shards):
+                if len(shard.rpartition("/")[2]) == 2:
+                    for path, info in sorted(self._files.find(shard, detail=True).items()):
+                        key = path.removeprefix(self._root + "/")
+                        if key.count("/") == 2:
+                            yield _stored(key, info)
 
     def delete(self, key: str) -> bool:
         if self.find(key) is None:

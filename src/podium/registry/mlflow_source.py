@@ -48,6 +48,7 @@ from podium.resources.requests import ImportRequest
 
 _MAX_ANSWER = 8 * 2**20
 _MAX_DATABASE = 4 * 2**30
+_MAX_MEMORY = 4 * 2**30
 # What a manifest takes of a run (resources.requests): names, values, all of it, the number of each, the note.
 _MAX_NAME = 256
 _MAX_VALUE = 4096
@@ -238,9 +239,10 @@ def main() -> None:
 
     order = json.load(sys.stdin)
     policy = ImportPolicy(**order["policy"])
-    # Should the parent die, this process must not stay; and no answer may fill the disk.
+    # Should the parent die, this process must not stay; and no answer may fill the disk or the memory.
     signal.alarm(int(policy.timeout_seconds) + 5)
     resource.setrlimit(resource.RLIMIT_FSIZE, (policy.max_bytes, policy.max_bytes))
+    resource.setrlimit(resource.RLIMIT_DATA, (_MAX_MEMORY, _MAX_MEMORY))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         source = _Source(order["tracking"], order["registry"], policy, say)

@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -238,9 +239,28 @@ def test_a_disk_that_refuses_more_bytes_leaves_no_half_blob(blobs: BlobStore) ->
     assert blobs.verify(sha256)
 
 
+def on_a_small_disk(tmp_path: Path, program: str) -> str:
+    """Run a program with a file system of 2 MiB as its argument, in a mount namespace of its own; what it printed."""
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    namespace = ["unshare", "--mount", "--map-root-user"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode != 0
+    ):
+        pytest.skip("this machine lets nobody make a mount namespace")
+    mount = f"mount -t tmpfs -o size=2m tmpfs {disk} && exec {sys.executable} {script} {disk}"
+    done = subprocess.run([*namespace, "sh", "-c", mount], check=False, capture_output=True, text=True)
+    if "mount:" in done.stderr:
+        pytest.skip("this machine lets nobody mount a tmpfs")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_a_full_disk_is_unavailable(tmp_path: Path) -> None:
-    """A real file system of 2 MiB, in a mount namespace of its own."""
-    script = """
+    program = """
 import hashlib, pathlib, sys
 from podium.registry.blobs import BlobStore
 from podium.resources.errors import Unavailable
@@ -258,24 +278,68 @@ try:
 except Unavailable as error:
     print(error.next_step)
 """
-    program = tmp_path / "fill.py"
-    program.write_text(script)
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    namespace = ["unshare", "--mount", "--map-root-user"]
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode != 0
-    ):
-        pytest.skip("this machine lets nobody make a mount namespace")
-    mount = f"mount -t tmpfs -o size=2m tmpfs {disk} && exec {sys.executable} {program} {disk}"
-    done = subprocess.run([*namespace, "sh", "-c", mount], check=False, capture_output=True, text=True)
-    if "mount:" in done.stderr:
-        pytest.skip("this machine lets nobody mount a tmpfs")
-    assert done.returncode == 0, done.stderr
-    assert "No space left on device True []" in done.stdout
-    assert "\nTrue\n" in done.stdout
-    assert "free some space" in done.stdout
+    said = on_a_small_disk(tmp_path, program)
+    assert "No space left on device True []" in said
+    assert "\nTrue\n" in said
+    assert "free some space" in said
+
+
+def test_a_full_disk_leaves_no_half_checkout(tmp_path: Path) -> None:
+    program = """
+import hashlib, pathlib, sys, tempfile
+from podium.registry.blobs import BlobStore
+from podium.registry.checkout import Checkout
+from podium.resources.errors import Unavailable
+from podium.resources.manifest import Manifest
+root = pathlib.Path(sys.argv[1])
+with tempfile.TemporaryDirectory() as stored:
+    blobs = BlobStore(stored)
+    files = []
+    for name, content in {"a.bin": b"a" * 100_000, "b.bin": b"x" * 4_000_000}.items():
+        sha256 = hashlib.sha256(content).hexdigest()
+        blobs.put([content], sha256)
+        files.append({"path": name, "size": len(content), "sha256": sha256})
+    flavor = {"name": "python"}
+    made = Manifest.model_validate({"flavor": flavor, "files": files, "python": "3.11", "lock": {"sha256": "0" * 64}})
+    checkout = Checkout(root, blobs)
+    try:
+        checkout.ensure(made)
+    except Unavailable as error:
+        print(error, error.next_step, checkout.entries(), list((root / ".building").iterdir()))
+    print(checkout.ensure(made.model_copy(update={"files": made.files[:1]}))[0].is_dir())
+"""
+    said = on_a_small_disk(tmp_path, program)
+    assert "No space left on device free some space [] []" in said
+    assert said.endswith("\nTrue\n")
+
+
+def _put_for_ever(url: str, started: Any) -> None:
+    blobs = BlobStore(url)
+    number = 0
+    while True:
+        content = number.to_bytes(4, "big") * 50_000
+        blobs.put([content[:70_000], content[70_000:]], digest(content))
+        number += 1
+        if number == 5:
+            started.set()
+
+
+def test_a_writer_that_is_killed_leaves_only_whole_blobs(blobs: BlobStore) -> None:
+    context = multiprocessing.get_context("spawn")
+    for _ in range(3):
+        started = context.Event()
+        process = context.Process(target=_put_for_ever, args=(blobs.url, started))
+        process.start()
+        try:
+            assert started.wait(60)
+        finally:
+            os.kill(process.pid or 0, signal.SIGKILL)
+            process.join()
+    found = [sha256 for sha256, _ in blobs.walk()]
+    assert len(found) >= 5
+    assert all(blobs.verify(sha256) for sha256 in found)
+    blobs.sweep(datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=5))
+    assert len(files_below(Path(blobs.url))) == len(found)
 
 
 def test_sweep_removes_what_dead_writers_left_and_nothing_young(blobs: BlobStore) -> None:

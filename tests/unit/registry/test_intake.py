@@ -177,6 +177,15 @@ def test_onnx_with_external_weights(read: Read) -> None:
         read({"a.onnx": b"\x08\x0a", "b.onnx": b"\x08\x0a"})
 
 
+def test_a_real_onnx_graph(read: Read) -> None:
+    from onnx import TensorProto, helper
+
+    tensors = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 2]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", tensors[:1], tensors[1:])
+    content = helper.make_model(graph).SerializeToString()
+    assert read({"churn.onnx": content}).flavor.entry == "churn.onnx"
+
+
 def test_a_folder_with_a_class(read: Read) -> None:
     text = b"""
 class: pkg.churn:Model
