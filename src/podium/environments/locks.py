@@ -4,6 +4,7 @@ The lock holds the model's requirements and podium-runtime's own, so that the tw
 """
 
 import hashlib
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,13 @@ from pathlib import Path
 
 from packaging.requirements import InvalidRequirement, Requirement
 
-from podium.environments.installer import Say, UvFailed, call, find_python
-from podium.resources.errors import InvalidInput, Issue, Unavailable
+from podium.environments.installer import Installer, Say, UvFailed
+from podium.resources.errors import IntegrityError, InvalidInput, Issue, Unavailable
+
+_MAX_REQUIREMENTS = 1000
+# What `resolve` writes: `name==version \`, perhaps with a marker, then `    --hash=sha256:<hex> \` for each file.
+_PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+( ; [^\\@]+)?( \\)?")
+_HASH = re.compile(r" {4}--hash=sha256:[0-9a-f]{64}( \\)?")
 
 
 @dataclass(frozen=True)
@@ -25,26 +31,34 @@ class Lock:
 
 
 def check_requirements(requirements: Sequence[str]) -> None:
-    """Names and version specifiers only. Raises InvalidInput naming each line that is anything else."""
+    """Names and version specifiers only: no options, files, paths or addresses.
+
+    Raises InvalidInput naming each line that is anything else.
+    """
+    if len(requirements) > _MAX_REQUIREMENTS:
+        raise InvalidInput(Issue("requirements", f"expected at most {_MAX_REQUIREMENTS} lines"))
     issues = []
     for index, text in enumerate(requirements):
+        field = f"requirements[{index}]"
         try:
             parsed = Requirement(text)
         except InvalidRequirement as error:
             first = str(error).splitlines()[0]
-            issues.append(
-                Issue(f"requirements[{index}]", f"{text[:80]!r} is no requirement (PEP 508): {first}")
-            )
+            issues.append(Issue(field, f"{text[:80]!r} is no requirement (PEP 508): {first}"))
             continue
-        if parsed.url is not None or "\n" in text:
+        if parsed.url is not None or not text.isprintable():
             issues.append(
-                Issue(
-                    f"requirements[{index}]",
-                    f"{text[:80]!r}: expected a name and versions, not an address or path",
-                )
+                Issue(field, f"{text[:80]!r}: expected a name and versions, not an address or path")
             )
     if issues:
         raise InvalidInput(issues)
+
+
+def check_lock(text: str) -> None:
+    """Pins with hashes only. Raises IntegrityError for a lock that was not made here: it might name other sources."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line and not line.startswith("#") and not _PIN.fullmatch(line) and not _HASH.fullmatch(line):
+            raise IntegrityError(f"the lock's line {number} is no pin with hashes: {line[:80]!r}")
 
 
 def wheel_requirements(wheel: Path) -> list[str]:
@@ -59,27 +73,27 @@ def wheel_requirements(wheel: Path) -> list[str]:
 
 
 def resolve(
-    requirements: Sequence[str], python: str, wheel: Path, *, cache: Path | None, say: Say | None
+    requirements: Sequence[str], python: str, wheel: Path, *, installer: Installer, say: Say | None
 ) -> Lock:
-    """A lock for this machine's platform. Raises InvalidInput with the resolver's own words."""
+    """A lock for this machine's platform, of wheels only: nothing is built, as building runs a stranger's code.
+
+    Raises InvalidInput with the resolver's own words.
+    """
     check_requirements(requirements)
-    interpreter = find_python(python, cache=cache)
+    interpreter = installer.find_python(python)
     wanted = "\n".join([*requirements, *wheel_requirements(wheel)]) + "\n"
     try:
-        text = call(
-            ["pip", "compile", "--generate-hashes", "--no-emit-index-url", "--no-annotate", "--no-header",
-             "--no-sources", "--python", str(interpreter), "-"],
-            cache=cache, say=say, text=wanted,
+        text = installer.call(
+            ["pip", "compile", "--generate-hashes", "--only-binary", ":all:", "--no-emit-index-url", "--no-annotate",
+             "--no-header", "--no-sources", "--python", str(interpreter), "-"],
+            say=say, text=wanted,
         )  # fmt: skip
     except UvFailed as failed:
         raise InvalidInput(
             Issue("requirements", f"cannot be resolved for Python {python}: {failed.words}"),
             next_step="mend the requirement that the resolver names and push again",
         ) from None
-    lines = [
-        line
-        for line in text.splitlines()
-        if not line.startswith(("--index", "--extra-index", "--find-links"))
-    ]
-    text = "\n".join(lines) + "\n"
+    pins = [line for line in text.splitlines() if not line.startswith("--")]
+    text = "\n".join(pins) + "\n"
+    check_lock(text)
     return Lock(text, hashlib.sha256(text.encode()).hexdigest())

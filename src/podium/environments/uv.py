@@ -1,7 +1,8 @@
 """Virtual environments for models: one per digest of (Python version, lock, runtime wheel), shared and cached.
 
 Called by the app for replicas and pushes. An environment is made once, however many threads and processes want it; one
-that was left half made is made anew; those used least recently go when all together are over the size limit.
+that was left half made is made anew; those used least recently go when all together are over the size limit. The only
+module that imports uv.
 """
 
 import contextlib
@@ -9,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -17,13 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from podium.environments.installer import Say, UvFailed, call, find_python
-from podium.environments.locks import Lock, resolve
-from podium.resources.errors import InvalidInput, NotFound, PodiumError, Unavailable
+from uv import find_uv_bin
+
+from podium.environments.building import build
+from podium.environments.installer import Installer, Say, UvFailed
+from podium.environments.locks import Lock, check_lock, resolve
+from podium.resources.errors import NotFound, PodiumError
 
 _COMPLETE = ".complete"
-_FAILED_FOR = 60.0
-"""Seconds for which a failure is remembered: an index may be back after that."""
+_FAILED_SECONDS = 60.0
+"""For how long a failure is remembered: an index may be back after that."""
+_FRESH_SECONDS = 600.0
+"""One that was asked for this recently is never removed: somebody may be about to start a replica in it."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -40,29 +48,33 @@ class EnvironmentState:
 class _Build:
     """One build that this process runs or ran."""
 
-    progress: str = "waiting"
     error: str = ""
     ended: float | None = None
 
 
 class Environments:
-    """Folders `<digest>` under `root`. Safe for threads and processes. `max_bytes`: size limit for `collect`."""
+    """Folders `<digest>` under `root`. Safe for threads and processes. `max_bytes`: size limit for `collect`.
+
+    What uv downloads stays in uv's own cache (UV_CACHE_DIR, else the user's): files are linked from it, not copied,
+    where both lie on one file system.
+    """
 
     def __init__(self, root: Path, *, wheel: Path, max_bytes: int) -> None:
         self._root, self._max_bytes = root, max_bytes
         self._wheels, self._locks = root / "wheels", root / ".locks"
-        # uv's own cache, wherever the user keeps it (UV_CACHE_DIR): what was downloaded once is linked, not copied.
-        self._cache: Path | None = None
         for folder in (root, self._wheels, self._locks):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._installer = Installer(Path(find_uv_bin()))
         self._wheel = self._keep_wheel(wheel)
         self._builds: dict[str, _Build] = {}
         self._guard = threading.Lock()
 
     def resolve(self, requirements: Sequence[str], python: str, progress: Say | None = None) -> Lock:
-        """A lock with hashes for the requirements and the runtime's own. Raises InvalidInput with the resolver's words,
-        or naming the Python versions that this machine has."""
-        return resolve(requirements, python, self._wheel, cache=self._cache, say=progress)
+        """A lock with hashes for the requirements and the runtime's own. Blocks, for seconds to minutes.
+
+        Raises InvalidInput with the resolver's words, or naming the Python versions that this machine has.
+        """
+        return resolve(requirements, python, self._wheel, installer=self._installer, say=progress)
 
     @staticmethod
     def digest(lock_sha256: str, python: str, wheel_sha256: str) -> str:
@@ -76,105 +88,128 @@ class Environments:
         """
         lock_sha256 = hashlib.sha256(lock_text.encode()).hexdigest()
         name = self.digest(lock_sha256, python, wheel_sha256)
-        folder = self._root / name
-        if (folder / _COMPLETE).exists():
-            with contextlib.suppress(OSError):
-                os.utime(folder / _COMPLETE)
-            return EnvironmentState("ready", python=folder / "bin" / "python")
+        if (state := self._ready(name)) is not None:
+            return state
         wheel = self._find_wheel(wheel_sha256)
         with self._guard:
-            build = self._builds.get(name)
-            if build is not None and build.ended is not None and time.monotonic() - build.ended > _FAILED_FOR:
-                build = None
-            if build is None:
-                build = self._builds[name] = _Build()
-                arguments = (name, lock_text, python, wheel, build)
+            known = self._builds.get(name)
+            if known is None or (
+                known.ended is not None and time.monotonic() - known.ended > _FAILED_SECONDS
+            ):
+                known = self._builds[name] = _Build()
                 threading.Thread(
-                    target=self._run, args=arguments, name=f"env-{name[:8]}", daemon=True
+                    target=self._run,
+                    args=(name, lock_text, python, wheel, known),
+                    name=f"env-{name[:8]}",
+                    daemon=True,
                 ).start()
-        if build.error:
-            return EnvironmentState("failed", error=build.error)
-        return EnvironmentState("building", progress=build.progress)
+        if known.error:
+            return EnvironmentState("failed", error=known.error)
+        # It may have been finished between the two looks.
+        return self._ready(name) or EnvironmentState("building", progress=self._progress(name))
 
-    def _run(self, name: str, lock_text: str, python: str, wheel: Path, build: _Build) -> None:
+    def _ready(self, name: str) -> EnvironmentState | None:
+        marker = self._root / name / _COMPLETE
         try:
-            self._make(name, lock_text, python, wheel, build)
+            os.utime(marker)
+        except FileNotFoundError:
+            return None
+        except OSError:
+            pass  # a full or read-only disk: the order of removal suffers, nothing else
+        return EnvironmentState("ready", python=self._root / name / "bin" / "python")
+
+    def _run(self, name: str, lock_text: str, python: str, wheel: Path, mine: _Build) -> None:
+        try:
+            self._make(name, lock_text, python, wheel)
             with self._guard:
                 self._builds.pop(name, None)
         except UvFailed as failed:
-            build.error = failed.words
-        except InvalidInput as error:
-            build.error = str(error)
-        except (PodiumError, OSError) as error:
-            build.error = f"the environment could not be made: {error}"
+            mine.error = failed.words
+        except PodiumError as error:
+            mine.error = f"{error}; {error.next_step}" if error.next_step else str(error)
+        except OSError as error:
+            mine.error = f"the environment could not be made: {error.strerror}: {error.filename}"
         finally:
-            build.ended = time.monotonic()
+            mine.ended = time.monotonic()
 
-    def _make(self, name: str, lock_text: str, python: str, wheel: Path, build: _Build) -> None:
+    def _make(self, name: str, lock_text: str, python: str, wheel: Path) -> None:
         folder = self._root / name
-
-        def say(text: str) -> None:
-            build.progress = text
-
-        with self._locked(name):
+        check_lock(lock_text)
+        with self._locked(name) as held:
             if (folder / _COMPLETE).exists():
                 return
-            # Whoever made this folder died on the way: virtual environments hold their own path, so it is made in place.
-            shutil.rmtree(folder, ignore_errors=True)
-            say(f"making an environment with Python {python}")
-            interpreter = find_python(python, cache=self._cache)
-            call(
-                ["venv", "--python", str(interpreter), "--no-project", str(folder)],
-                cache=self._cache,
-                say=say,
-            )
-            inside = folder / "bin" / "python"
-            lock = folder / "requirements.lock"
-            lock.write_text(lock_text)
-            install = ["pip", "install", "--python", str(inside), "--no-sources"]
-            call([*install, "--require-hashes", "--no-deps", "-r", str(lock)], cache=self._cache, say=say)
-            say("installing podium-runtime")
-            call([*install, "--no-deps", "--compile-bytecode", str(wheel)], cache=self._cache, say=say)
-            call(["pip", "check", "--python", str(inside)], cache=self._cache, say=say)
-            size = _tree_size(folder)
-            _write_durably(folder / _COMPLETE, json.dumps({"bytes": size, "python": python}))
+            try:
+                build(
+                    folder, lock=lock_text, python=python, wheel=wheel, installer=self._installer,
+                    say=lambda words: self._say(name, words), held=held,
+                )  # fmt: skip
+                _write_durably(
+                    folder / _COMPLETE, json.dumps({"bytes": _tree_size(folder), "python": python})
+                )
+            except BaseException:
+                # Half an environment is of no use, and on a full disk in the way.
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            finally:
+                self._progress_file(name).unlink(missing_ok=True)
 
     def collect(self, in_use: set[str]) -> list[str]:
-        """Remove environments, least recently used first, until all are within the limit; never one of `in_use`, nor
-        one that is being made. Returns the digests that went."""
+        """Remove environments, least recently used first, until all are within the limit; and what is left of builds
+        that died. Never one of `in_use`, one that is being made, or one that was asked for in the last ten minutes.
+        Returns the digests that went."""
+        gone = [
+            name
+            for name in self._names()
+            if not self._is_complete(name) and self._remove(name, half_made=True)
+        ]
         found = []
-        for folder in self._root.iterdir():
-            marker = folder / _COMPLETE
-            if len(folder.name) == 64 and marker.exists():
-                size = int(json.loads(marker.read_text()).get("bytes", 0))
-                found.append((marker.stat().st_mtime, folder, size))
-        total, gone = sum(size for _, _, size in found), []
-        for _, folder, size in sorted(found, key=lambda item: item[0]):
+        for name in self._names():
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                marker = self._root / name / _COMPLETE
+                found.append((marker.stat().st_mtime, name, int(json.loads(marker.read_text())["bytes"])))
+        total = sum(size for _, _, size in found)
+        for used, name, size in sorted(found):
             if total <= self._max_bytes:
                 break
-            if folder.name in in_use:
+            if name in in_use or time.time() - used < _FRESH_SECONDS:
                 continue
-            with self._locked(folder.name):
-                # Without its marker it counts as half made, whenever this dies.
-                (folder / _COMPLETE).unlink(missing_ok=True)
-                shutil.rmtree(folder, ignore_errors=True)
-            total -= size
-            gone.append(folder.name)
+            if self._remove(name, half_made=False):
+                total -= size
+                gone.append(name)
         return gone
+
+    def _names(self) -> list[str]:
+        return [folder.name for folder in self._root.iterdir() if _DIGEST.fullmatch(folder.name)]
+
+    def _is_complete(self, name: str) -> bool:
+        return (self._root / name / _COMPLETE).exists()
+
+    def _remove(self, name: str, *, half_made: bool) -> bool:
+        """False if somebody is at it, or it is no longer what it seemed to be."""
+        try:
+            with self._locked(name, wait=False):
+                if half_made and self._is_complete(name):
+                    return False
+                # Without its marker it counts as half made, whenever this dies.
+                (self._root / name / _COMPLETE).unlink(missing_ok=True)
+                shutil.rmtree(self._root / name, ignore_errors=True)
+        except BlockingIOError:
+            return False
+        return True
 
     def _keep_wheel(self, wheel: Path) -> Path:
         """A copy under its sha256: a revision that pinned it is served by the same build after an upgrade."""
         content = wheel.read_bytes()
         kept = self._wheels / hashlib.sha256(content).hexdigest() / wheel.name
-        if not kept.exists():
+        if not kept.exists() or kept.read_bytes() != content:
             kept.parent.mkdir(mode=0o700, exist_ok=True)
             draft = kept.with_name(f".{kept.name}.{os.getpid()}")
-            draft.write_bytes(content)
+            _write_durably(draft, content)
             draft.replace(kept)
         return kept
 
     def _find_wheel(self, sha256: str) -> Path:
-        found = sorted((self._wheels / sha256).glob("*.whl"))
+        found = sorted((self._wheels / sha256).glob("*.whl")) if _DIGEST.fullmatch(sha256) else []
         if not found:
             raise NotFound(
                 f"the runtime's wheel {sha256[:12]} is not kept here",
@@ -183,29 +218,48 @@ class Environments:
         return found[0]
 
     @contextlib.contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        """One maker or remover at a time, over all processes; the lock ends with its holder."""
+    def _locked(self, name: str, *, wait: bool = True) -> Iterator[int]:
+        """One maker or remover at a time, over all processes; the lock ends with its last holder.
+
+        Raises BlockingIOError if somebody has it and `wait` is False.
+        """
         with (self._locks / name).open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            yield file.fileno()
+
+    def _progress_file(self, name: str) -> Path:
+        return self._locks / f"{name}.progress"
+
+    def _say(self, name: str, words: str) -> None:
+        # In a file, because another process may be the one who builds. Only for people: losing it does no harm.
+        with contextlib.suppress(OSError):
+            self._progress_file(name).write_text(words)
+
+    def _progress(self, name: str) -> str:
+        with contextlib.suppress(OSError):
+            return self._progress_file(name).read_text() or "waiting"
+        return "waiting"
 
 
 def _tree_size(folder: Path) -> int:
-    """Bytes of all files, hard links counted in full."""
+    """Bytes of all files, those that are shared with uv's cache by hard links counted in full."""
     total = 0
-    for base, _, names in os.walk(folder):
+    for place, _, names in os.walk(folder):
         for name in names:
             with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(base, name)).st_size
+                total += os.lstat(os.path.join(place, name)).st_size
     return total
 
 
-def _write_durably(path: Path, text: str) -> None:
+def _write_durably(path: Path, content: str | bytes) -> None:
+    """On the disk when it returns, with its name."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise Unavailable(f"{path.name} could not be written: {error.strerror}") from None
+        os.fsync(folder)
+    finally:
+        os.close(folder)
