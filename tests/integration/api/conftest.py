@@ -1,11 +1,15 @@
 """A server per test; the one for many small questions is per module."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.integration.api.server import ApiServer, serving
+from tests.postgres import postgres_url
+
+__all__ = ["postgres_url"]
 
 
 @pytest.fixture
@@ -23,8 +27,6 @@ def churn(server: ApiServer) -> ApiServer:
 
 def push_versions(server: ApiServer, workspace: str = "default") -> None:
     """Two versions of `churn`."""
-    import hashlib
-
     http = server.http()
     for number in (1, 2):
         content = b"import math\n" + b"#" * number

@@ -117,7 +117,7 @@ class ApiServer:
     blobs: BlobStore
     logs: Logs
     home: Path
-    clients: list[httpx.Client] = field(default_factory=list)
+    clients: dict[str, httpx.Client] = field(default_factory=dict)
 
     @property
     def admin_token(self) -> str:
@@ -136,17 +136,18 @@ class ApiServer:
         return token
 
     def http(self, token: str | None = None) -> httpx.Client:
-        """A plain HTTP client with a token (the admin's)."""
-        headers = {"authorization": f"Bearer {token or self.admin_token}"}
-        client = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30)
-        self.clients.append(client)
-        return client
+        """A plain HTTP client with a token (the admin's); one per token, since a client is slow to make."""
+        return self._client({"authorization": f"Bearer {token or self.admin_token}"})
 
     def bare(self) -> httpx.Client:
         """A plain HTTP client without a token."""
-        client = httpx.Client(base_url=self.url, trust_env=False, timeout=30)
-        self.clients.append(client)
-        return client
+        return self._client({})
+
+    def _client(self, headers: dict[str, str]) -> httpx.Client:
+        key = headers.get("authorization", "")
+        if key not in self.clients:
+            self.clients[key] = httpx.Client(base_url=self.url, headers=headers, trust_env=False, timeout=30)
+        return self.clients[key]
 
     def create(self, document: dict[str, Any]) -> AnyResource:
         """An object, past the API."""
@@ -191,7 +192,7 @@ def serving(
             time.sleep(0.01)
         yield made
     finally:
-        for client in made.clients:
+        for client in made.clients.values():
             client.close()
         end_watches(app)
         server.should_exit = True
