@@ -34,10 +34,17 @@ class Database:
         return self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
-        """A transaction that may write; committed at the end unless it was rolled back inside."""
+    def writing(self, *, durable: bool = True) -> Iterator[Connection]:
+        """A transaction that may write; committed at the end unless it was rolled back inside.
+
+        durable: the commit waits for the disk. Without that the death of the process loses nothing; the death of the
+        machine loses it on SQLite, where it takes along whoever could have relied on it. PostgreSQL, which can go down
+        alone, always waits.
+        """
         with self._alone(), spoken(), self.engine.connect() as connection:
-            transaction = connection.execution_options(**{engines.WRITES: True}).begin()
+            transaction = connection.execution_options(
+                **{engines.WRITES: "FULL" if durable else "NORMAL"}
+            ).begin()
             try:
                 yield connection
                 if transaction.is_active:

@@ -23,7 +23,8 @@ from podium.store.columns import to_json
 
 SCHEMES = "sqlite:////absolute/path.db, postgresql://user@host/database"
 WRITES = "podium_writes"
-"""Execution option of a connection: its transaction takes SQLite's write lock at once."""
+"""Execution option of a connection: its transaction takes SQLite's write lock at once. The value is what PRAGMA
+synchronous shall be for it, FULL or NORMAL: whether the commit waits for the disk."""
 _BUSY_SECONDS = 30
 _STATEMENT_SECONDS = 30
 _LOCK_SECONDS = 20
@@ -85,8 +86,10 @@ def _open_sqlite(url: URL, pool_size: int) -> Engine:
     @event.listens_for(engine, "begin")
     def _begun(connection: Connection) -> None:
         # A transaction that reads first and writes then can fail with "locked" in the middle; this one can't.
-        writes = connection.get_execution_options().get(WRITES, False)
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+        writes = connection.get_execution_options().get(WRITES)
+        if writes is not None:
+            connection.exec_driver_sql(f"PRAGMA synchronous={writes}")
+        connection.exec_driver_sql("BEGIN" if writes is None else "BEGIN IMMEDIATE")
 
     return engine
 

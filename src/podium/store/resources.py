@@ -6,13 +6,21 @@ Called by `read` and `write`; calls `selectors` and `pages`.
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, tuple_, update
 
 from podium.resources.errors import NotFound
 from podium.resources.kinds import KINDS, AnyResource, Kind
 from podium.resources.shape import Metadata, OwnerReference, Resource
 from podium.store import pages, selectors
 from podium.store.tables import resources as table
+
+# Built once: SQLAlchemy takes longer to put such a statement together than SQLite to run it.
+_BY_UID = select(table).where(table.c.uid == bindparam("uid"))
+_BY_NAME = select(table).where(
+    table.c.kind == bindparam("kind"),
+    table.c.workspace == bindparam("workspace"),
+    table.c.name == bindparam("name"),
+)
 
 
 @dataclass(frozen=True)
@@ -86,16 +94,15 @@ def to_row(resource: AnyResource) -> dict[str, Any]:
 
 def find(connection: Connection, kind: Kind, workspace: str, name: str) -> AnyResource | None:
     """The object with this name, or None."""
-    query = select(table).where(
-        table.c.kind == kind.name, table.c.workspace == workspace, table.c.name == name
-    )
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(
+        _BY_NAME, {"kind": kind.name, "workspace": workspace, "name": name}
+    ).one_or_none()
     return None if row is None else from_row(row)
 
 
 def by_uid(connection: Connection, uid: str) -> AnyResource | None:
     """The object with this uid, or None."""
-    row = connection.execute(select(table).where(table.c.uid == uid)).one_or_none()
+    row = connection.execute(_BY_UID, {"uid": uid}).one_or_none()
     return None if row is None else from_row(row)
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import Connection
 
 from podium.resources.errors import InvalidInput, Issue, Refused
 from podium.store.database import Database, spoken
+from podium.store.engine import WRITES
 
 _ALEMBIC = threading.Lock()  # its environment is one global of the process
 _FOLDER = Path(__file__).parent / "migrations"
@@ -72,7 +73,9 @@ def _known(config: Config) -> set[str]:
     try:
         return {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     except KeyError as error:  # Alembic's answer to a `down_revision` that no file has
-        raise Refused(f"the migrations do not fit together: one follows {error}, which is not there") from error
+        raise Refused(
+            f"the migrations do not fit together: one follows {error}, which is not there"
+        ) from error
     except CommandError as error:
         raise Refused(f"the migrations do not fit together: {error}") from error
 
@@ -93,7 +96,7 @@ def _alone(database: Database) -> Iterator[Connection]:
         raw: Any = connection.connection.driver_connection
         raw.execute("PRAGMA foreign_keys=OFF")
         try:
-            with connection.execution_options(podium_writes=True).begin():
+            with connection.execution_options(**{WRITES: "FULL"}).begin():
                 yield connection
                 broken = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
                 if broken is not None:

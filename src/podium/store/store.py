@@ -26,6 +26,9 @@ from podium.store.work import Lease
 from podium.store.write import Apply, Write
 
 _PRUNED_AT_ONCE = 2_000
+_VALUE = select(clock.c.value)
+_TICK = update(clock).values(value=clock.c.value + 1).returning(clock.c.value)
+_UNTICK = update(clock).values(value=clock.c.value - 1)
 
 
 @dataclass(frozen=True)
@@ -134,20 +137,20 @@ class Store:
         worker has, in any server. Each row goes to one worker only."""
         self._signals.claiming()
         until = now + datetime.timedelta(seconds=lease_seconds)
-        with self._database.writing() as connection:
+        with self._database.writing(durable=False) as connection:
             return work.claim(connection, worker, kinds=kinds, limit=limit, until=until, now=now)
 
     def renew(self, lease: Lease, lease_seconds: float, now: datetime.datetime) -> Lease:
         """The lease, good for `lease_seconds` from `now`. Raises LeaseLost."""
         until = now + datetime.timedelta(seconds=lease_seconds)
-        with self._database.writing() as connection:
+        with self._database.writing(durable=False) as connection:
             work.renew(connection, lease, until)
         return replace(lease, until=until)
 
     def release(self, lease: Lease, next_at: datetime.datetime | None, attempts: int | None = None) -> None:
         """Ends a lease with nothing to write, also after an error: due again at `next_at` (None: no timer), or earlier
         if somebody woke the row. `attempts`: the new count of failed passes, None leaves it. Raises LeaseLost."""
-        with self._database.writing() as connection:
+        with self._database.writing(durable=False) as connection:
             work.release(connection, lease, next_at, attempts)
 
     def wake(self, *uids: str, at: datetime.datetime | None = None) -> None:
@@ -225,14 +228,13 @@ class Store:
 
 
 def _value(connection: Connection) -> int:
-    value: int = connection.execute(select(clock.c.value)).scalar_one()
+    value: int = connection.execute(_VALUE).scalar_one()
     return value
 
 
 def _tick(connection: Connection) -> int:
     """The first statement of every write: whoever has the clock's row is alone until the commit."""
-    counted = update(clock).values(value=clock.c.value + 1).returning(clock.c.value)
-    value: int = connection.execute(counted).scalar_one()
+    value: int = connection.execute(_TICK).scalar_one()
     return value
 
 
@@ -243,4 +245,4 @@ def _end(connection: Connection, transaction: Write) -> None:
         return
     transaction.flush()
     if not transaction.versioned:
-        connection.execute(update(clock).values(value=clock.c.value - 1))
+        connection.execute(_UNTICK)

@@ -13,22 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Update,
-    and_,
-    bindparam,
-    case,
-    func,
-    insert,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Connection, Integer, and_, bindparam, case, func, insert, or_, select, update
 
 from podium.resources.errors import LeaseLost
 from podium.resources.kinds import AnyResource
+from podium.store.columns import UtcTime
 from podium.store.tables import work as table
 
 
@@ -47,6 +36,48 @@ class Lease:
     worker: str
     attempts: int
     until: datetime.datetime
+
+
+# Built once: SQLAlchemy takes longer to put such a statement together than SQLite to run it.
+_TIME = UtcTime()
+_NOW = bindparam("now", type_=_TIME)
+_AT = bindparam("at", type_=_TIME)
+_DUE_AT = func.coalesce(table.c.lease_until, table.c.next_at)
+_EARLIER = case(
+    (table.c.next_at.is_(None), _AT),
+    (table.c.next_at > _AT, _AT),
+    else_=table.c.next_at,
+)
+_WAKE = update(table).where(table.c.uid.in_(bindparam("uids", expanding=True))).values(next_at=_EARLIER)
+_DUE = (
+    select(table)
+    .where(
+        table.c.kind.in_(bindparam("kinds", expanding=True)),
+        or_(and_(table.c.lease_until.is_(None), table.c.next_at <= _NOW), table.c.lease_until <= _NOW),
+    )
+    .order_by(_DUE_AT, table.c.uid)
+    .limit(bindparam("count", type_=Integer))
+    .with_for_update(skip_locked=True)
+)
+_TAKE = (
+    update(table)
+    .where(table.c.uid == bindparam("row_uid"))
+    .values(
+        token=bindparam("new_token"), attempts=bindparam("new_attempts"), worker=bindparam("new_worker"),
+        lease_until=bindparam("until"), next_at=None,
+    )
+)  # fmt: skip
+_HOLDS = and_(
+    table.c.uid == bindparam("row_uid"),
+    table.c.token == bindparam("row_token"),
+    table.c.worker == bindparam("row_worker"),
+)
+_HELD = select(table.c.uid).where(_HOLDS).with_for_update()
+_RENEW = update(table).where(_HOLDS).values(lease_until=bindparam("until"))
+_RELEASE = (
+    update(table).where(_HOLDS).values(worker=None, lease_until=None, attempts=bindparam("new_attempts"))
+)
+_RELEASE_UNTIL = _RELEASE.values(next_at=_EARLIER)
 
 
 def add(connection: Connection, resource: AnyResource, at: datetime.datetime) -> None:
@@ -69,8 +100,7 @@ def wake(connection: Connection, uids: Sequence[str], at: datetime.datetime) -> 
     """Due at `at`, or earlier if it was anyway; how many of the rows exist."""
     if not uids:
         return 0
-    statement = update(table).where(table.c.uid.in_(uids)).values(next_at=_earlier(at))
-    return connection.execute(statement).rowcount
+    return connection.execute(_WAKE, {"uids": list(uids), "at": at}).rowcount
 
 
 def claim(
@@ -78,15 +108,7 @@ def claim(
     now: datetime.datetime,
 ) -> list[Lease]:  # fmt: skip
     """Leases on up to `limit` due rows, the longest due first. Rows that another claim looks at are passed over."""
-    due = or_(and_(table.c.lease_until.is_(None), table.c.next_at <= now), table.c.lease_until <= now)
-    query = (
-        select(table)
-        .where(table.c.kind.in_(kinds), due)
-        .order_by(func.coalesce(table.c.lease_until, table.c.next_at), table.c.uid)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    rows = connection.execute(query).all()
+    rows = connection.execute(_DUE, {"kinds": list(kinds), "now": now, "count": limit}).all()
     if not rows:
         return []
     leases = [
@@ -96,34 +118,30 @@ def claim(
         )
         for row in rows
     ]  # fmt: skip
-    statement = (
-        update(table)
-        .where(table.c.uid == bindparam("row_uid"))
-        .values(
-            token=bindparam("new_token"), attempts=bindparam("new_attempts"),
-            worker=worker, lease_until=until, next_at=None,
-        )
-    )  # fmt: skip
-    connection.execute(
-        statement,
-        [
-            {"row_uid": lease.uid, "new_token": lease.token, "new_attempts": lease.attempts}
-            for lease in leases
-        ],
-    )
+    taken = [
+        {
+            "row_uid": it.uid,
+            "new_token": it.token,
+            "new_attempts": it.attempts,
+            "new_worker": worker,
+            "until": until,
+        }
+        for it in leases
+    ]
+    connection.execute(_TAKE, taken)
     return leases
 
 
 def check(connection: Connection, lease: Lease) -> None:
     """Raises LeaseLost unless the lease still holds; it then holds to the end of the transaction."""
-    held = connection.execute(select(table.c.uid).where(_holds(lease)).with_for_update()).first()
-    if held is None:
+    if connection.execute(_HELD, _claimed(lease)).first() is None:
         raise _lost(lease)
 
 
 def renew(connection: Connection, lease: Lease, until: datetime.datetime) -> None:
     """The lease lasts until `until`. Raises LeaseLost."""
-    _must_hold(connection, update(table).values(lease_until=until), lease)
+    if connection.execute(_RENEW, {**_claimed(lease), "until": until}).rowcount != 1:
+        raise _lost(lease)
 
 
 def release(
@@ -131,43 +149,31 @@ def release(
 ) -> None:
     """Ends the lease; due again at `next_at` or at an earlier wake. `attempts`: the new count, None leaves it.
     Raises LeaseLost."""
-    values: dict[str, Any] = {"worker": None, "lease_until": None}
-    if next_at is not None:
-        values["next_at"] = _earlier(next_at)
-    if attempts is not None:
-        values["attempts"] = attempts
-    _must_hold(connection, update(table).values(values), lease)
+    if not _end(connection, lease, next_at, lease.attempts if attempts is None else attempts):
+        raise _lost(lease)
 
 
 def finish(connection: Connection, lease: Lease, next_at: datetime.datetime | None) -> None:
     """Ends a lease that `check` has seen in this transaction, after a pass that went well. The row may be gone."""
-    values: dict[str, Any] = {"worker": None, "lease_until": None, "attempts": 0}
-    if next_at is not None:
-        values["next_at"] = _earlier(next_at)
-    connection.execute(update(table).where(table.c.uid == lease.uid).values(values))
+    _end(connection, lease, next_at, 0)
 
 
 def next_due(connection: Connection, kinds: Sequence[str]) -> datetime.datetime | None:
     """When the first row of these kinds becomes due: a timer's time, or the end of a lease; None without any."""
-    due = func.coalesce(table.c.lease_until, table.c.next_at)
-    found: datetime.datetime | None = connection.execute(
-        select(func.min(due)).where(table.c.kind.in_(kinds))
-    ).scalar_one()
+    query = select(func.min(_DUE_AT)).where(table.c.kind.in_(kinds))
+    found: datetime.datetime | None = connection.execute(query).scalar_one()
     return found
 
 
-def _earlier(at: datetime.datetime) -> ColumnElement[Any]:
-    later = or_(table.c.next_at.is_(None), table.c.next_at > at)
-    return case((later, bindparam(None, at, type_=table.c.next_at.type)), else_=table.c.next_at)
+def _end(connection: Connection, lease: Lease, next_at: datetime.datetime | None, attempts: int) -> bool:
+    values = {**_claimed(lease), "new_attempts": attempts}
+    if next_at is None:
+        return connection.execute(_RELEASE, values).rowcount == 1
+    return connection.execute(_RELEASE_UNTIL, {**values, "at": next_at}).rowcount == 1
 
 
-def _holds(lease: Lease) -> ColumnElement[bool]:
-    return and_(table.c.uid == lease.uid, table.c.token == lease.token, table.c.worker == lease.worker)
-
-
-def _must_hold(connection: Connection, statement: Update, lease: Lease) -> None:
-    if connection.execute(statement.where(_holds(lease))).rowcount != 1:
-        raise _lost(lease)
+def _claimed(lease: Lease) -> dict[str, Any]:
+    return {"row_uid": lease.uid, "row_token": lease.token, "row_worker": lease.worker}
 
 
 def _lost(lease: Lease) -> LeaseLost:

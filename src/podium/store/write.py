@@ -39,6 +39,22 @@ class Write(Read):
         self.versioned = False
         self.woke = False
         self._pending = PendingChanges()
+        # Nobody else changes an object while this transaction runs: what was read once is not read again.
+        self._known: dict[str, AnyResource] = {}
+
+    def find(self, kind: str, workspace: str, name: str) -> AnyResource | None:
+        """The object, or None."""
+        found = super().find(kind, workspace, name)
+        if found is not None:
+            self._known[found.metadata.uid or ""] = found
+        return found
+
+    def by_uid(self, uid: str) -> AnyResource | None:
+        """The object with this uid, of any kind, or None."""
+        found = self._known.get(uid) or super().by_uid(uid)
+        if found is not None:
+            self._known[uid] = found
+        return found
 
     def create(self, resource: AnyResource) -> AnyResource:
         """A new object with its own uid; due for its reconciler. From `resource`: name, workspace, labels,
@@ -238,7 +254,7 @@ class Write(Read):
         self._pending.write(self._connection, self.version, self.now)
 
     def _current(self, uid: str) -> AnyResource:
-        current = resources.by_uid(self._connection, uid)
+        current = self.by_uid(uid)
         if current is None:
             raise NotFound(f"there is no object with the uid {uid[:60]!r}")
         return current
@@ -247,6 +263,7 @@ class Write(Read):
         stamped = {"resource_version": self.version, "updated_at": self.now}
         after = after.model_copy(update={"metadata": after.metadata.model_copy(update=stamped)})
         resources.change(self._connection, before, after)
+        self._known[after.metadata.uid or ""] = after
         self._changed("MODIFIED", after)
         return after
 
@@ -254,6 +271,7 @@ class Write(Read):
         """The row goes, and then what was made for it: it is asked to go too."""
         uid = resource.metadata.uid or ""
         resources.remove(self._connection, uid)
+        self._known.pop(uid, None)
         stamped = resource.metadata.model_copy(
             update={"resource_version": self.version, "updated_at": self.now}
         )
