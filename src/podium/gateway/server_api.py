@@ -104,24 +104,34 @@ class EventBuffer:
     """Takes a stream of server-sent events apart: https://html.spec.whatwg.org/multipage/server-sent-events.html"""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._line: list[bytes] = []
+        self._data: list[bytes] = []
+        self._number = b""
+        self._size = 0
 
     def feed(self, chunk: bytes) -> Iterator[tuple[bytes, bytes]]:
         """`id` and data of each event that is complete now. Raises Unavailable for an event that never ends."""
-        self._rest = (self._rest + chunk).replace(b"\r\n", b"\n")
-        if len(self._rest) > _LARGEST_EVENT:
+        self._size += len(chunk)
+        *lines, rest = chunk.split(b"\n")
+        for part in lines:
+            line = b"".join((*self._line, part)).removesuffix(b"\r")
+            self._line = []
+            if line:
+                self._take(line)
+            else:
+                if self._data:
+                    yield self._number, b"\n".join(self._data)
+                self._number, self._data, self._size = b"", [], len(chunk)
+        self._line.append(rest)
+        if self._size > _LARGEST_EVENT:
             raise Unavailable("the server's event is too large")
-        *events, self._rest = self._rest.split(b"\n\n")
-        for event in events:
-            number, data = b"", []
-            for line in event.split(b"\n"):
-                name, _, value = line.partition(b":")
-                if name == b"id":
-                    number = value.strip()
-                elif name == b"data":
-                    data.append(value.removeprefix(b" "))
-            if data:
-                yield number, b"\n".join(data)
+
+    def _take(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if name == b"id":
+            self._number = value.strip()
+        elif name == b"data":
+            self._data.append(value.removeprefix(b" "))
 
 
 def _change(position: bytes, data: bytes) -> Change:

@@ -1,0 +1,264 @@
+"""Rendering is pure: the same wish gives the same bytes, and whatever a Deployment may be, Envoy takes it."""
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from podium.gateway.binary import find_binary
+from podium.gateway.fleet import Wish
+from podium.gateway.loader import Piece, _piece
+from podium.gateway.render.access import AccessRules, access, revoked, tokens
+from podium.gateway.render.bootstrap import bootstrap
+from podium.gateway.render.clusters import cluster
+from podium.gateway.render.document import document
+from podium.gateway.render.listener import listener
+from podium.gateway.render.read_back import clusters_of, entries_of, is_configured, resources_of
+from podium.gateway.render.routes import DEFAULT_MAX_BODY, entry_routes, route_table
+from podium.gateway.render.weights import over, read_weights, weights_document, weights_of
+from podium.gateway.settings import GatewaySettings
+from podium.planning.routing import WHOLE, Arm, RouteEntry
+from podium.resources.errors import InvalidInput
+
+JWKS = {
+    "keys": [
+        {
+            "kty": "OKP",
+            "crv": "Ed25519",
+            "alg": "EdDSA",
+            "kid": "k",
+            "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+        }
+    ]
+}
+
+
+def arm(
+    revision: str = "churn-00001", role: Any = "live", weight: int = WHOLE, workspace: str = "default"
+) -> Arm:
+    return Arm(
+        workspace, revision, revision.rsplit("-", 1)[1].lstrip("0"), role, weight, ("unix:/tmp/a.sock",)
+    )
+
+
+def entry(**changes: Any) -> RouteEntry:
+    made = RouteEntry(
+        workspace="default", deployment="churn", uid="u", live=(arm(),), preview=None, preview_header=None,
+        direct=arm(role="direct", weight=0), timeout=30.0, idempotent=True, max_body=DEFAULT_MAX_BODY, unavailable="",
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def routes_of(wish: RouteEntry, split: tuple[Arm, ...] = ()) -> list[dict[str, Any]]:
+    rendered = entry_routes(wish, split)
+    return [json.loads(route) for route in (*rendered.pinned, *rendered.main)]
+
+
+def test_a_shift_of_weights_changes_neither_routes_nor_clusters() -> None:
+    def at(weight: int) -> Piece:
+        split = (arm(weight=WHOLE - weight), arm("churn-00002", weight=weight))
+        return _piece(Wish(entry(live=tuple(one for one in split if one.weight)), split))
+
+    pieces = [at(weight) for weight in (0, 1000, 5000, WHOLE)]
+    assert len({piece.routes for piece in pieces}) == 1
+    assert all(piece.clusters == pieces[0].clusters for piece in pieces)
+    assert [piece.weights["split.default_churn.default_churn-00002_live"] for piece in pieces] == [
+        0,
+        1000,
+        5000,
+        WHOLE,
+    ]
+
+
+def test_without_weights_all_traffic_is_the_stable_revisions() -> None:
+    split = (arm(weight=5000), arm("churn-00002", weight=5000))
+    [_, main] = routes_of(entry(live=split), split)
+    assert [(one["name"], one["weight"]) for one in main["route"]["weighted_clusters"]["clusters"]] == [
+        ("default_churn-00001_live", WHOLE),
+        ("default_churn-00002_live", 0),
+    ]
+
+
+def test_not_repeatable_requests_are_not_repeated_once_sent() -> None:
+    [_, main] = routes_of(entry(idempotent=False))
+    assert main["route"]["retry_policy"]["retry_on"] == "connect-failure,refused-stream,reset-before-request"
+    [_, main] = routes_of(entry())
+    assert "retry_policy" not in main["route"]
+    table = json.loads(route_table([], configured=True, version="1").content)
+    shared = table["resources"][0]["virtual_hosts"][0]["retry_policy"]["retry_on"].split(",")
+    assert "reset" in shared
+    assert not {"5xx", "gateway-error", "retriable-4xx", "retriable-status-codes"} & set(shared)
+
+
+def test_long_requests_are_not_cut_by_the_stream_limit() -> None:
+    [_, main] = routes_of(entry(timeout=3600.0))
+    assert main["route"]["timeout"] == "3600.000s"
+    assert main["route"]["idle_timeout"] == "3660.000s"
+
+
+def test_clusters_do_not_know_the_weight_and_check_addresses() -> None:
+    assert cluster(arm(weight=1)) == cluster(arm(weight=9999))
+    for address in ("http://10.0.0.1:80", "http://[::1]:80/", "http://host.name:8080", "unix:/x"):
+        cluster(replace(arm(), endpoints=(address,)))
+    for address in (
+        "",
+        "ftp://a:1",
+        "http://a",
+        "https://a:1",
+        "unix:relative",
+        "http://a:1/path",
+        "http://a:99999",
+        "/x",
+    ):
+        with pytest.raises(InvalidInput) as caught:
+            cluster(replace(arm(), endpoints=(address,)))
+        assert caught.value.issues[0].field == "address"
+
+
+def test_names_resolve_and_addresses_do_not() -> None:
+    assert json.loads(cluster(replace(arm(), endpoints=("http://a.b:1",))))["type"] == "STRICT_DNS"
+    assert json.loads(cluster(replace(arm(), endpoints=("http://1.2.3.4:1", "unix:/x"))))["type"] == "STATIC"
+
+
+def test_versions_are_hashes_of_the_content() -> None:
+    first, second = document([b'{"a":1}']), document([b'{"a":2}'])
+    assert first == document([b'{"a":1}'])
+    assert first.version != second.version
+    assert json.loads(first.content)["versionInfo"] == first.version
+
+
+def test_weights_over_a_change_of_arms() -> None:
+    # A goes on: B, which is only in the old routes, gets nothing any more.
+    assert over({"A": 5000, "B": 5000}, {"A": WHOLE, "C": 0}) == {"A": WHOLE, "B": 0, "C": 0}
+    # None of the old arms goes on: the old routes keep their shares until they are gone.
+    assert over({"A": 0, "B": WHOLE}, {}) == {"A": 0, "B": WHOLE}
+    assert over({"A": 0, "B": WHOLE}, {"C": WHOLE}) == {"A": 0, "B": WHOLE, "C": WHOLE}
+    assert over({}, {"A": 1}) == {"A": 1}
+
+
+@given(st.dictionaries(st.from_regex(r"split\.[a-z_.]{1,20}", fullmatch=True), st.integers(0, WHOLE)))
+def test_weights_are_read_back(weights: dict[str, int]) -> None:
+    assert read_weights(weights_document(weights).content) == weights
+
+
+def test_public_keys_only() -> None:
+    good = {"jwks": JWKS, "issuer": "podium", "tokensRequired": True, "revoked": ["b", "a"]}
+    rules = AccessRules.parse(good)
+    assert rules.revoked == ("a", "b")
+    private = {"keys": [JWKS["keys"][0] | {"d": "secret"}]}
+    for wrong in (
+        {**good, "jwks": private}, {**good, "jwks": {"keys": []}},
+        {**good, "jwks": {"keys": [{"kty": "oct", "k": "x"}]}},
+        {**good, "revoked": None}, {**good, "tokensRequired": "yes"}, {}, None, [],
+    ):  # fmt: skip
+        with pytest.raises(InvalidInput):
+            AccessRules.parse(wrong)
+
+
+NAME = st.from_regex(r"[a-z]([-a-z0-9]{0,10}[a-z0-9])?", fullmatch=True)
+ENDPOINT = st.one_of(
+    st.from_regex(r"unix:/[a-z0-9/._-]{1,60}", fullmatch=True),
+    st.builds(lambda port: f"http://127.0.0.1:{port}", st.integers(1, 65535)),
+)
+
+
+@st.composite
+def wishes(draw: st.DrawFn) -> Wish:
+    """Whatever specs and statuses allow."""
+    workspace, name = draw(st.one_of(st.just("default"), NAME)), draw(NAME)
+
+    def one(number: int, role: Any, weight: int) -> Arm:
+        endpoints = tuple(draw(st.lists(ENDPOINT, min_size=1, max_size=3, unique=True)))
+        return Arm(workspace, f"{name}-{number:05d}", str(number), role, weight, endpoints)
+
+    shape = draw(st.sampled_from(["single", "split", "off"]))
+    share = draw(st.integers(1, WHOLE - 1))
+    split: tuple[Arm, ...] = ()
+    live: tuple[Arm, ...] = ()
+    if shape == "split":
+        live = split = (one(1, "live", WHOLE - share), one(2, "live", share))
+    elif shape == "single":
+        live = (one(1, "live", WHOLE),)
+    header = draw(st.from_regex(r"[a-z0-9][-a-z0-9_]{0,63}", fullmatch=True)) if draw(st.booleans()) else None
+    made = RouteEntry(
+        workspace=workspace,
+        deployment=name,
+        uid="u",
+        live=live,
+        preview=one(2, "preview", 0) if header else None,
+        preview_header=header,
+        direct=one(1, "direct", 0) if live else None,
+        timeout=draw(st.floats(0.05, 3600)),
+        idempotent=draw(st.booleans()),
+        max_body=draw(st.integers(1024, 2**30)),
+        unavailable="" if live else draw(st.text(max_size=80)),
+    )
+    return Wish(made, split)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    found=st.lists(wishes(), max_size=6, unique_by=lambda wish: (wish.entry.workspace, wish.entry.deployment))
+)
+def test_envoy_takes_whatever_specs_allow(tmp_path: Path, found: list[Wish]) -> None:
+    pieces = [_piece(wish) for wish in found]
+    rules = AccessRules.parse({"jwks": JWKS, "issuer": "podium", "tokensRequired": True, "revoked": ["x"]})
+    given_settings = GatewaySettings(home=tmp_path, name="g", server_url="http://s", port=1)
+    table = json.loads(route_table((piece.routes for piece in pieces), configured=True, version="1").content)
+    static = json.loads(listener(given_settings).content)["resources"][0]
+    manager = static["filter_chains"][0]["filters"][0]["typed_config"]
+    # Validation reads no watched files: what would come from them is put in its place.
+    del manager["rds"]
+    manager["route_config"] = {key: value for key, value in table["resources"][0].items() if key != "@type"}
+    delivered = {
+        config["name"]: config["typed_config"]
+        for content in (
+            tokens(rules),
+            revoked(rules),
+            access(rules, [wish.entry.workspace for wish in found]),
+        )
+        for config in json.loads(content.content)["resources"]
+    }
+    manager["http_filters"] = [
+        {"name": item["name"], "typed_config": delivered[item["name"]]}
+        if "config_discovery" in item
+        else item
+        for item in manager["http_filters"]
+    ]
+    static.pop("@type")
+    clusters = {name: json.loads(content) for piece in pieces for name, content in piece.clusters.items()}
+    for one in clusters.values():
+        one.pop("@type")
+    config = json.loads(bootstrap(given_settings))
+    del config["dynamic_resources"]
+    weights = {key: weight for piece in pieces for key, weight in piece.weights.items()}
+    layer = json.loads(weights_document(weights).content)["resources"][0]["layer"]
+    config["layered_runtime"] = {"layers": [{"name": "weights", "static_layer": layer}]}
+    config["static_resources"] = {"listeners": [static], "clusters": list(clusters.values())}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    done = subprocess.run(
+        [find_binary().path, "-c", path, "--mode", "validate", "-l", "warning"],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    # And the next agent reads the same out of the files.
+    read = entries_of(json.dumps(table).encode())
+    assert is_configured(json.dumps(table).encode())
+    for wish, piece in zip(found, pieces, strict=True):
+        again = read[wish.entry.workspace, wish.entry.deployment]
+        assert again == piece.routes
+        assert clusters_of(again) == {one.cluster for one in (*wish.entry.arms, *wish.split)}
+    kept = resources_of(
+        document([content for piece in pieces for content in piece.clusters.values()]).content
+    )
+    assert kept == {name: content for piece in pieces for name, content in piece.clusters.items()}
+    assert weights_of((), "x") == {}
