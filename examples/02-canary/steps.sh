@@ -10,9 +10,9 @@ podium model push wine "$work/good.pkl"
 podium model push wine "$work/bad.pkl"
 podium apply -f wine.yaml --wait
 
-EXAMPLE_TOKEN=$(podium token create --name wine-traffic --role predict)
+EXAMPLE_TOKEN=$(podium token create wine-traffic --role predict)
 export EXAMPLE_TOKEN
-gateway=$(podium status -o json | python -c 'import json,sys; print(json.load(sys.stdin)["gateway"])')
+gateway=$(podium status -o json | python -c 'import json,sys; print(json.load(sys.stdin)["gateway"]["url"])')
 python traffic.py "$gateway" <"$work/end" &
 exec 3>"$work/end"
 

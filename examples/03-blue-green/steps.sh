@@ -9,9 +9,9 @@ podium model push diabetes "$work/v1.pkl"
 podium model push diabetes "$work/v2.pkl"
 podium apply -f diabetes.yaml --wait
 
-EXAMPLE_TOKEN=$(podium token create --name preview --role predict)
+EXAMPLE_TOKEN=$(podium token create preview --role predict)
 export EXAMPLE_TOKEN
-gateway=$(podium status -o json | python -c 'import json,sys; print(json.load(sys.stdin)["gateway"])')
+gateway=$(podium status -o json | python -c 'import json,sys; print(json.load(sys.stdin)["gateway"]["url"])')
 
 # Held for a person: exit code 11.
 code=0

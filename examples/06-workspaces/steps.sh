@@ -11,8 +11,8 @@ for team in fraud growth; do
     podium apply -f score.yaml -w "$team" --wait
 done
 
-token=$(podium token create --name fraud-app --role predict --workspace fraud)
-gateway=$(podium status -o json | python -c 'import json,sys; print(json.load(sys.stdin)["gateway"])')
+token=$(podium token create fraud-app --role predict -w fraud)
+gateway=$(podium status -o json | python -c 'import json,sys; print(json.load(sys.stdin)["gateway"]["url"])')
 ask() { EXAMPLE_TOKEN=$token python ask.py "$gateway" "$1"; }
 test "$(ask fraud)" = 200
 test "$(ask growth)" = 403

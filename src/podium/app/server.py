@@ -77,7 +77,7 @@ def run(settings: Settings) -> None:
                 preparing=preparing,
                 inspector=SandboxedInspector(settings.home / "inspections"),
                 runtime_wheel=digest,
-                imports=import_policy(),
+                imports=import_policy(settings),
                 work=settings.home / "work",
             ),
             logs=TargetLogs(store, {"process": target}),
@@ -161,10 +161,12 @@ def _wake(store: Store, uid: str) -> None:
         _log.warning("the end of a replica of %s could not be announced: %s", uid, error)
 
 
-def import_policy() -> ImportPolicy:
-    """Where models may be imported from, as this server's operator says by MLFLOW_TRACKING_URI."""
-    configured = os.environ.get("MLFLOW_TRACKING_URI", "")
-    return ImportPolicy(tracking_uris=(configured,) if configured else ())
+def import_policy(settings: Settings) -> ImportPolicy:
+    """Where models may be imported from, as this server's operator says."""
+    if settings.import_from is None:
+        return ImportPolicy(allow_any=not settings.is_public)
+    named = tuple(uri for uri in settings.import_from if uri != "any")
+    return ImportPolicy(tracking_uris=named, allow_any="any" in settings.import_from)
 
 
 def configure_logging() -> None:

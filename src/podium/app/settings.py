@@ -46,6 +46,10 @@ class Settings:
     """Bytes of virtual environments to keep (PODIUM_ENVIRONMENTS_LIMIT); least recently used ones go first."""
     workers: int = 4
     """Reconciling threads (PODIUM_WORKERS)."""
+    import_from: tuple[str, ...] | None = None
+    """MLflow stores and servers that models may be imported from (PODIUM_IMPORT_FROM, separated by blanks; else
+    MLFLOW_TRACKING_URI; `any`: whatever a caller names). None: `any` as long as only this machine can reach the API,
+    nothing otherwise."""
     migrations: tuple[Path, ...] = field(default=())
     """Further folders of migrations (PODIUM_MIGRATIONS, separated by ':'), for extensions with tables of their own."""
 
@@ -144,6 +148,9 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
     if tokens not in ("on", "off"):
         raise InvalidInput(Issue("PODIUM_GATEWAY_TOKENS", "expected on or off"))
     values["gateway_tokens"] = tokens == "on"
+    sources = environ.get("PODIUM_IMPORT_FROM") or environ.get("MLFLOW_TRACKING_URI")
+    if sources:
+        values["import_from"] = tuple(sources.split())
     if environ.get("PODIUM_MIGRATIONS"):
         values["migrations"] = tuple(Path(part) for part in environ["PODIUM_MIGRATIONS"].split(":") if part)
     settings = Settings(**{**values, **given})  # type: ignore[arg-type]
