@@ -147,20 +147,25 @@ def observe(folder: Path) -> Observed | None:
         ) from error
 
 
-def stop(folder: Path, grace: float) -> None:
+def stop(folder: Path, grace: float, why: str = "") -> None:
     """Ask it to end: SIGTERM, and SIGKILL after `grace` seconds, both by the shim. Returns at once; may be repeated.
 
-    Asked again with a shorter grace, the shorter one counts. One that has not been started will not be.
+    Asked again with a shorter grace, the shorter one counts; with a longer one, nothing happens. One that has not
+    been started will not be. `why` becomes the reason of its end, where the caller has a better one than "stopped".
     """
-    _write_json(folder / "stop.json", {"grace": grace})
+    asked = _asked_to_stop(folder)
+    if asked is None or grace < asked["grace"]:
+        _write_json(folder / "stop.json", {"grace": grace, "why": why or (asked or {}).get("why", "")})
     seen = observe(folder)
+    if seen is not None and seen.phase == "stopping" and asked is not None and grace >= asked["grace"]:
+        return
     if seen is not None and seen.phase != "exited":
         send_signal(seen.shim, signal.SIGTERM)
 
 
 def stop_was_asked(folder: Path) -> bool:
     """Did somebody call `stop`?"""
-    return (folder / "stop.json").exists()
+    return _asked_to_stop(folder) is not None
 
 
 def remove(folder: Path) -> None:
@@ -298,6 +303,16 @@ def _observed(folder: Path, kept: dict[str, Any]) -> Observed:
         reason=ended["reason"],
         log_tail=tuple(tail),
     )
+
+
+def _asked_to_stop(folder: Path) -> dict[str, Any] | None:
+    try:
+        asked = json.loads((folder / "stop.json").read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise IntegrityError(f"{folder / 'stop.json'}: expected JSON: {error}") from error
+    return {"grace": float(asked["grace"]), "why": str(asked["why"])}
 
 
 def _is_locked(folder: Path) -> bool:

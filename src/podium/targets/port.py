@@ -8,18 +8,22 @@ from typing import Literal, Protocol
 
 from podium.resources.revision import RevisionSpec
 
+ReplicaPhase = Literal["Starting", "Ready", "Draining", "Exited"]
+
 
 @dataclass(frozen=True)
 class ReplicaWish:
     """One replica that should run."""
 
     name: str
+    """Unique for ever within its revision."""
     workspace: str
     revision: str
     revision_uid: str
     deployment: str
     spec: RevisionSpec
     python: Path
+    """The interpreter of its environment."""
     model_path: Path
     manifest_path: Path
     extra_read_paths: tuple[Path, ...] = ()
@@ -31,36 +35,44 @@ class ReplicaObservation:
 
     name: str
     revision_uid: str
-    phase: Literal["Starting", "Ready", "Draining", "Exited"]
+    phase: ReplicaPhase
     address: str
+    """`unix:/path`, as the gateway reaches it."""
     pid: int | None
     started_at: datetime.datetime | None
     exit_code: int | None
+    """Negative: the signal that ended it. None: it runs, never ran, or nobody saw how it ended."""
     log_tail: Sequence[str]
+    """Of one that ended: its last lines, and at the end how it ended, in words."""
     sandbox: str
+    """The level reached: `none`, `files`, `full`; empty before it is known."""
 
 
 class Target(Protocol):
-    """Starts, observes and stops replicas. Every call is idempotent."""
+    """Starts, observes and stops replicas. Every call is idempotent, and any server may make it.
+
+    A replica is meant by `name` and `revision_uid`. Names repeat between workspaces (and after a Deployment was made
+    anew): without the uid a call means the one replica of that name, and raises Conflict where there are several.
+    """
 
     def start(self, wish: ReplicaWish) -> ReplicaObservation:
-        """Start it unless it runs already."""
+        """Start it unless it was started before. Raises Refused, Unavailable."""
 
     def observe(self, revision_uid: str) -> list[ReplicaObservation]:
         """All replicas of the revision, those that ended too until they are forgotten."""
 
-    def stop(self, name: str, grace: float) -> None:
-        """Ask it to drain; it is killed after `grace` seconds. Returns at once."""
+    def stop(self, name: str, grace: float, *, revision_uid: str | None = None) -> None:
+        """Ask it to drain; it is killed after `grace` seconds. Returns at once; an unknown name is fine."""
 
-    def forget(self, name: str) -> None:
-        """Remove what is left of one that ended."""
+    def forget(self, name: str, *, revision_uid: str | None = None) -> None:
+        """Remove what is left of one that ended. One that runs, and an unknown name, is left alone."""
 
-    def logs(self, name: str, lines: int) -> list[str]:
-        """The last lines that it wrote."""
+    def logs(self, name: str, lines: int, *, revision_uid: str | None = None) -> list[str]:
+        """The last lines that it wrote, oldest first. Raises NotFound."""
 
 
 class ExitWatch(Protocol):
     """A target that can tell at once when a replica ends."""
 
     def watch(self, callback: Callable[[str], None]) -> None:
-        """`callback(revision_uid)` from any thread."""
+        """`callback(revision_uid)` from any thread, for every replica that was started or observed."""

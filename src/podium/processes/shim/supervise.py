@@ -78,6 +78,7 @@ class Supervisor:
         self._child: int | None = None
         self._code: int | None = None
         self._why: str | None = None
+        self._why_stopped = ""
         self._stop_wanted = False
         self._kill_at: float | None = None
         self._next_check = 0.0
@@ -260,7 +261,8 @@ class Supervisor:
         assert self._child is not None  # noqa: S101 - signals are looked at while a child is watched only
         grace = float(self._spec["grace"])
         with contextlib.suppress(FileNotFoundError):
-            grace = float(json.loads((self._folder / "stop.json").read_bytes())["grace"])
+            asked = json.loads((self._folder / "stop.json").read_bytes())
+            grace, self._why_stopped = float(asked["grace"]), asked["why"]
         kill_at = time.monotonic() + grace
         self._kill_at = kill_at if self._kill_at is None else min(kill_at, self._kill_at)
         if self._state["phase"] != "stopping":
@@ -288,7 +290,11 @@ class Supervisor:
                 pass
         if self._spec["socket"] is not None:
             Path(self._spec["socket"]).unlink(missing_ok=True)
-        why = self._why or _in_words(self._code, stopped=self._state["phase"] == "stopping")
+        why = (
+            self._why_stopped
+            or self._why
+            or _in_words(self._code, stopped=self._state["phase"] == "stopping")
+        )
         self._state.update(
             phase="exited",
             exit={"code": self._code, "reason": why, "at": state.now()},

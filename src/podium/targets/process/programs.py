@@ -1,6 +1,5 @@
 """From a replica that should run to the confined program that does. Called by `target`; pure but for reading paths."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ from podium.resources.errors import Unavailable
 from podium.targets.port import ReplicaWish
 
 _LISTENER = 3
+AFTER_DRAIN_SECONDS = 5.0
+"""The model server drains by itself and then ends; the shim's patience is that much longer."""
 
 
 def configuration(wish: ReplicaWish) -> dict[str, Any]:
@@ -36,9 +37,12 @@ def configuration(wish: ReplicaWish) -> dict[str, Any]:
     }
 
 
-def program(wish: ReplicaWish, folder: Path, config: Path, socket: Path) -> Program:
-    """The model server in its walls. Raises Unavailable when the environment's interpreter is gone."""
-    spec = wish.spec
+def program(wish: ReplicaWish, folder: Path, socket: Path, cpus: tuple[int, ...]) -> Program:
+    """The model server in its walls; its configuration is `config.json` in `folder`. `cpus`: empty for all.
+
+    Raises Unavailable when the environment's interpreter is gone.
+    """
+    spec, config = wish.spec, folder / "config.json"
     try:
         roots = python_roots(wish.python)
     except FileNotFoundError:
@@ -46,7 +50,8 @@ def program(wish: ReplicaWish, folder: Path, config: Path, socket: Path) -> Prog
             f"the environment of {wish.revision} is gone", next_step="it is made again by itself"
         ) from None
     return Program(
-        argv=(str(wish.python), "-m", "podium_runtime", "serve", str(config)),
+        # -I: nothing of the working folder or of variables gets into the path. -B: it could write no byte code anyway.
+        argv=(str(wish.python), "-I", "-B", "-m", "podium_runtime", "serve", str(config)),
         env=scrubbed_environment(
             wish.python, private_folder(folder), threads=spec.resources.cpus, extra=spec.runtime.env
         ),
@@ -60,18 +65,14 @@ def program(wish: ReplicaWish, folder: Path, config: Path, socket: Path) -> Prog
             memory=spec.resources.memory,
             open_files=spec.resources.open_files,
             niceness=spec.resources.niceness,
-            cpus=_processors(wish) if spec.resources.pin_cpus else (),
+            cpus=cpus,
         ),
         socket=socket,
-        # The model server drains by itself; the shim ends it only when that takes clearly longer.
-        grace=spec.runtime.drain + 5.0,
+        grace=spec.runtime.drain + AFTER_DRAIN_SECONDS,
     )
 
 
-def _processors(wish: ReplicaWish) -> tuple[int, ...]:
-    """As many as wanted, spread over the machine by the replica's number, so that neighbours get different ones."""
-    available = sorted(os.sched_getaffinity(0))
-    count = min(wish.spec.resources.cpus, len(available))
-    last = wish.name.rpartition("-")[2]
-    first = (int(last) if last.isdigit() else 0) * count
-    return tuple(available[(first + index) % len(available)] for index in range(count))
+def choose_processors(count: int, available: set[int], taken: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """The `count` processors that the fewest others are bound to; all of them if there are no more than that."""
+    uses = {one: sum(one in others for others in taken) for one in available}
+    return tuple(sorted(sorted(available, key=lambda one: (uses[one], one))[:count]))

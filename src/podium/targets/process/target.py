@@ -1,50 +1,56 @@
 """Starts, observes and stops replicas as processes. All it knows lies in files: any server over the same folders sees
 the same replicas, also those that another one started before it died.
 
-    <root>/<revision uid>/<replica>/   the shim's folder (`processes.supervision`), with
-        replica.json                   what was wished, written before anything is started
-        config.json                    the model server's configuration
+Called by `control` and `app`. Calls `replicas` (files), `programs` (what to run), `health`, and `podium.processes`.
 """
 
 import contextlib
-import hashlib
-import json
-import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
 
 from podium.processes import supervision
 from podium.processes.exits import ExitWatcher
-from podium.processes.identity import ProcessIdentity
-from podium.resources.errors import IntegrityError, NotFound, PodiumError, Unavailable
-from podium.targets.port import ReplicaObservation, ReplicaWish
-from podium.targets.process.health import is_ready
-from podium.targets.process.programs import configuration, program
+from podium.processes.identity import ProcessIdentity, wait_exit
+from podium.resources.errors import NotFound, Unavailable
+from podium.targets.port import ReplicaObservation, ReplicaPhase, ReplicaWish
+from podium.targets.process.health import Answer, ask
+from podium.targets.process.programs import AFTER_DRAIN_SECONDS, choose_processors, configuration, program
+from podium.targets.process.replicas import Kept, Replica, Replicas, bound_processors
 
-_log = logging.getLogger("podium.targets.process")
-_ABANDONED_SECONDS = 60.0
-"""A folder that was prepared and never started for this long belongs to a starter that died."""
+_ASK_SECONDS = 1.0
+_ASK_STARTING_SECONDS = 0.25
+_GLANCE_SECONDS = 0.05
+_PATIENCE_SECONDS = 30.0
+"""How long one that was ready may be silent: a model can hold its interpreter for a while and be fine."""
+_TAIL_LINES = 20
+_LAST_MOMENT_SECONDS = 2.0
 
 
 class ProcessTarget:
-    """Replicas under `root`; their sockets in `sockets`, a short folder that only this user may enter."""
+    """Replicas under `root`; their sockets in `sockets`, a short folder that only this user may enter.
+
+    Safe for threads. Raises Refused where `sockets` belongs to somebody else.
+    """
 
     def __init__(self, root: Path, sockets: Path) -> None:
-        self._root, self._sockets = root, sockets
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._replicas = Replicas(root, sockets)
         self._exits = ExitWatcher("replica-exits")
         self._callback: Callable[[str], None] | None = None
         self._watched: set[ProcessIdentity] = set()
+        self._silent_since: dict[ProcessIdentity, float] = {}
+        self._lock = threading.Lock()
 
     def start(self, wish: ReplicaWish) -> ReplicaObservation:
-        """Start it unless it was started before. Raises Refused (the sandbox that is required cannot be reached, no
-        Linux), Unavailable (the shim did not start, the disk is full)."""
-        folder = self._root / wish.revision_uid / wish.name
+        """Start it unless it was started before; one that has ended is not started again.
+
+        Raises Refused (no Linux, sockets' path too long), Unavailable (the shim did not start, the disk is full, the
+        environment is gone). A sandbox level that is required and cannot be reached shows as an exit with its reason.
+        """
+        folder = self._replicas.folder(wish.revision_uid, wish.name)
         try:
             if supervision.observe(folder) is None and not supervision.stop_was_asked(folder):
                 self._prepare(wish, folder)
@@ -53,156 +59,141 @@ class ProcessTarget:
             raise Unavailable(
                 f"replica {wish.name} could not be started: {error.strerror or error}"
             ) from None
-        seen = self._observation(folder)
-        if seen is None:
-            raise Unavailable(f"replica {wish.name} was not started")
-        return seen
+        replica = self._replicas.read(folder)
+        if replica is None:
+            raise Unavailable(f"replica {wish.name} was stopped before it was started")
+        # It cannot answer yet; one that was started before, and is ready, answers at once.
+        return self._observations([replica], _GLANCE_SECONDS)[0]
 
     def _prepare(self, wish: ReplicaWish, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        socket = self._socket(folder)
-        kept = {
-            "name": wish.name,
-            "revisionUid": wish.revision_uid,
-            "socket": str(socket),
-            "startupTimeout": wish.spec.runtime.startup_timeout,
-            "drain": wish.spec.runtime.drain,
-        }
-        _write(folder / "replica.json", kept)
-        config = folder / "config.json"
-        _write(config, configuration(wish))
-        supervision.prepare(folder, program(wish, folder, config, socket))
-
-    def _socket(self, folder: Path) -> Path:
-        digest = hashlib.sha256(f"{folder.parent.name}/{folder.name}".encode()).hexdigest()
-        return self._sockets / f"{digest[:20]}.sock"
+        socket = self._replicas.socket(folder)
+        self._replicas.keep(
+            folder, Kept(str(socket), startup_timeout=wish.spec.runtime.startup_timeout), configuration(wish)
+        )
+        cpus: tuple[int, ...] = ()
+        if wish.spec.resources.pin_cpus:
+            taken = list(bound_processors(self._replicas.all()))
+            cpus = choose_processors(wish.spec.resources.cpus, os.sched_getaffinity(0), taken)
+        supervision.prepare(folder, program(wish, folder, socket, cpus))
 
     def observe(self, revision_uid: str) -> list[ReplicaObservation]:
-        """All of the revision's replicas by name, those that ended included until they are forgotten."""
-        folder = self._root / revision_uid
-        if not folder.is_dir():
-            return []
-        found = []
-        for child in sorted(folder.iterdir()):
-            seen = self._observation(child)
-            if seen is not None:
-                found.append(seen)
-        return found
+        """All of the revision's replicas by name, those that ended included until they are forgotten.
+
+        Takes up to a second when some do not answer. One that is not ready within its startup timeout is ended.
+        """
+        return self._observations(self._replicas.of_revision(revision_uid))
 
     def observe_all(self) -> list[ReplicaObservation]:
         """The replicas of all revisions."""
-        return [seen for folder in sorted(self._root.iterdir()) for seen in self.observe(folder.name)]
+        return self._observations(self._replicas.all())
 
-    def _observation(self, folder: Path) -> ReplicaObservation | None:
-        try:
-            seen = supervision.observe(folder)
-            kept = json.loads((folder / "replica.json").read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            seen, kept = None, {}
-        except (ValueError, IntegrityError) as error:
-            _log.warning("%s: its files cannot be read: %s", folder.name, error)
-            return None
-        if seen is None:
-            self._clear_abandoned(folder)
-            return None
-        phase: Literal["Starting", "Ready", "Draining", "Exited"]
-        if seen.phase == "exited":
-            phase = "Exited"
-        elif seen.phase == "stopping" or supervision.stop_was_asked(folder):
-            phase = "Draining"
-        else:
-            phase = "Ready" if is_ready(Path(kept["socket"])) else "Starting"
-            self._watch_shim(folder, seen.shim)
-            if phase == "Ready":
-                (folder / "was-ready").touch(mode=0o600)
-        if phase == "Starting":
-            self._end_if_late(folder, kept, seen.started_at)
-        tail = [*seen.log_tail, seen.reason] if seen.reason else list(seen.log_tail)
-        return ReplicaObservation(
-            name=folder.name,
-            revision_uid=folder.parent.name,
-            phase=phase,
-            address=f"unix:{kept['socket']}",
-            pid=seen.pid,
-            started_at=seen.started_at,
-            exit_code=seen.exit_code,
-            log_tail=tail[-20:],
-            sandbox=seen.sandbox,
-        )
+    def stop(self, name: str, grace: float, *, revision_uid: str | None = None) -> None:
+        """SIGTERM now, SIGKILL after `grace` seconds and a little, both by its shim. Returns at once.
 
-    @staticmethod
-    def _end_if_late(folder: Path, kept: dict[str, Any], started_at: datetime) -> None:
-        """One that is not ready in time is ended; the next look sees it exited. A replica that was ready before and is
-        silent now has had its time too: it is replaced."""
-        ready_marker = folder / "was-ready"
-        age = (datetime.now(UTC) - started_at).total_seconds()
-        if age > float(kept["startupTimeout"]) and not ready_marker.exists():
-            _log.warning("%s was not ready within %g s: ended", folder.name, kept["startupTimeout"])
-            supervision.stop(folder, 0.0)
+        Idempotent; a shorter grace replaces a longer one; 0 leaves no time at all. An unknown name is fine.
+        """
+        folder = self._replicas.find(name, revision_uid)
+        if folder is not None:
+            with contextlib.suppress(FileNotFoundError):  # forgotten between the two
+                supervision.stop(folder, grace + AFTER_DRAIN_SECONDS if grace else 0.0)
 
-    def _clear_abandoned(self, folder: Path) -> None:
-        """A starter died between preparing and starting: nothing runs, nothing is lost."""
-        with contextlib.suppress(OSError, PodiumError):
-            if time.time() - folder.stat().st_mtime > _ABANDONED_SECONDS:
-                supervision.remove(folder)
-
-    def stop(self, name: str, grace: float) -> None:
-        """SIGTERM now, SIGKILL after `grace` seconds, both by the shim. Returns at once; unknown names are fine."""
-        for folder in self._folders(name):
-            if not supervision.stop_was_asked(folder):
-                # The model server itself drains for that long; the shim's patience is a little longer.
-                supervision.stop(folder, grace + 5.0 if grace else 0.0)
-
-    def forget(self, name: str) -> None:
+    def forget(self, name: str, *, revision_uid: str | None = None) -> None:
         """Remove what is left of one that ended, and end what a shim that was killed may have left behind."""
-        for folder in self._folders(name):
-            seen = supervision.observe(folder)
-            if seen is not None and seen.phase != "exited":
-                continue
-            if seen is not None and seen.exit_code is None:
-                supervision.kill_left_over(seen.shim.token)
-            self._socket(folder).unlink(missing_ok=True)
-            supervision.remove(folder)
-            with contextlib.suppress(OSError):
-                folder.parent.rmdir()
+        folder = self._replicas.find(name, revision_uid)
+        replica = self._replicas.read(folder) if folder is not None else None
+        if replica is None or replica.seen.phase != "exited":
+            return
+        if replica.seen.exit_code is None:
+            supervision.kill_left_over(replica.seen.shim.token)
+        with self._lock:
+            self._silent_since.pop(replica.seen.shim, None)
+        # A shim writes its last word a moment before it ends.
+        wait_exit(replica.seen.shim, _LAST_MOMENT_SECONDS)
+        self._replicas.remove(replica.folder)
 
-    def logs(self, name: str, lines: int) -> list[str]:
+    def logs(self, name: str, lines: int, *, revision_uid: str | None = None) -> list[str]:
         """The last lines that it wrote, oldest first. Raises NotFound."""
-        for folder in self._folders(name):
-            return supervision.read_log(folder, lines)
-        raise NotFound(f"there is no replica {name}")
+        folder = self._replicas.find(name, revision_uid)
+        if folder is None:
+            raise NotFound(f"there is no replica {name[:100]!r}")
+        return supervision.read_log(folder, lines)
 
     def watch(self, callback: Callable[[str], None]) -> None:
-        """`callback(revision_uid)` when a replica that was observed ends."""
+        """`callback(revision_uid)`, in a thread of its own, when a replica that was started or observed here ends."""
         self._callback = callback
 
     def close(self) -> None:
         """Watch no more; replicas go on."""
         self._exits.close()
 
-    def _watch_shim(self, folder: Path, shim: ProcessIdentity) -> None:
-        if self._callback is None or shim in self._watched:
-            return
-        self._watched.add(shim)
-        revision_uid = folder.parent.name
+    def _observations(
+        self, replicas: Sequence[Replica], timeout: float | None = None
+    ) -> list[ReplicaObservation]:
+        asked = [replica for replica in replicas if replica.seen.phase in ("starting", "running")]
+        if timeout is None:
+            timeout = _ASK_SECONDS if any(replica.was_ready for replica in asked) else _ASK_STARTING_SECONDS
+        answers = ask([Path(replica.kept.socket) for replica in asked], timeout)
+        known = {replica.folder: answer for replica, answer in zip(asked, answers, strict=True)}
+        return [self._observation(replica, known.get(replica.folder)) for replica in replicas]
+
+    def _observation(self, replica: Replica, answer: Answer | None) -> ReplicaObservation:
+        seen = replica.seen
+        phase = self._phase(replica, answer)
+        if phase != "Exited":
+            self._watch_shim(replica)
+        tail = [*seen.log_tail, seen.reason] if seen.reason else list(seen.log_tail)
+        return ReplicaObservation(
+            name=replica.name,
+            revision_uid=replica.revision_uid,
+            phase=phase,
+            address=f"unix:{replica.kept.socket}",
+            pid=seen.pid,
+            started_at=seen.started_at,
+            exit_code=seen.exit_code,
+            log_tail=tail[-_TAIL_LINES:],
+            sandbox=seen.sandbox,
+        )
+
+    def _phase(self, replica: Replica, answer: Answer | None) -> ReplicaPhase:
+        seen = replica.seen
+        if seen.phase == "exited":
+            return "Exited"
+        if answer is None or supervision.stop_was_asked(replica.folder):
+            return "Draining"
+        was_ready = replica.was_ready
+        if answer == "ready":
+            with self._lock:
+                self._silent_since.pop(seen.shim, None)
+            if not was_ready:
+                replica.mark_ready()
+            return "Ready"
+        if answer == "silent" and was_ready and self._has_patience(seen.shim):
+            return "Ready"
+        age = (datetime.now(UTC) - seen.started_at).total_seconds()
+        if not was_ready and age > replica.kept.startup_timeout:
+            limit = f"{replica.kept.startup_timeout:g} s"
+            supervision.stop(
+                replica.folder, 0.0, why=f"ended by Podium: not ready within its startup timeout of {limit}"
+            )
+            return "Draining"
+        return "Starting"
+
+    def _has_patience(self, shim: ProcessIdentity) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            return now - self._silent_since.setdefault(shim, now) < _PATIENCE_SECONDS
+
+    def _watch_shim(self, replica: Replica) -> None:
+        shim, revision_uid = replica.seen.shim, replica.revision_uid
+        with self._lock:
+            if self._callback is None or shim in self._watched:
+                return
+            self._watched.add(shim)
 
         def ended(identity: ProcessIdentity) -> None:
-            self._watched.discard(identity)
+            with self._lock:
+                self._watched.discard(identity)
             if self._callback is not None:
                 self._callback(revision_uid)
 
         self._exits.watch(shim, ended)
-
-    def _folders(self, name: str) -> Iterator[Path]:
-        # Names are unique for ever; the revision's folder is not part of them.
-        if "/" in name or name.startswith("."):
-            raise NotFound(f"there is no replica {name[:60]!r}")
-        yield from self._root.glob(f"*/{name}")
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all, private."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=1))
-    draft.chmod(0o600)
-    draft.replace(path)
