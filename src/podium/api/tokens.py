@@ -81,7 +81,7 @@ class TokenAuthority:
                 algorithms=["EdDSA"],
                 issuer=ISSUER,
                 options={"require": _REQUIRED},
-                leeway=5,
+                leeway=1,
             )
             claims = Claims(
                 id=payload["jti"],
