@@ -13,7 +13,7 @@ from sqlalchemy import event
 from podium.resources.errors import InvalidInput, Unavailable
 from podium.store import Store
 from tests.integration.store.objects import ALICE, create, deployment, now, replicas, uid_of
-from tests.postgres import server_url
+from tests.postgres import DATABASE, disconnect, server_url
 
 
 @pytest.fixture
@@ -160,18 +160,9 @@ def test_no_server_is_said_without_the_password() -> None:
 
 @pytest.mark.integration
 def test_a_database_that_is_not_there(postgres_url: str) -> None:
-    store = Store.open(postgres_url.replace("/test_", "/nope_"))
+    store = Store.open(postgres_url.replace(DATABASE, "nope"))
     with pytest.raises(Unavailable, match="does not exist"):
         store.migrate()
-
-
-def disconnect(postgres_url: str) -> None:
-    """PostgreSQL ends every session on the database."""
-    name = postgres_url.partition("@/")[2].partition("?")[0]
-    with psycopg.connect(server_url(), autocommit=True) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,)
-        )
 
 
 @pytest.mark.integration
@@ -180,22 +171,22 @@ def test_connections_that_were_cut_while_idle_are_made_again(
 ) -> None:
     create(postgres_store, deployment())
     for _ in range(3):
-        disconnect(postgres_url)
+        disconnect()
         assert postgres_store.current_version() == 1
     assert len(create(postgres_store, deployment("second"))) == 1
 
 
 @pytest.mark.integration
-def test_a_connection_that_is_cut_in_a_write_leaves_nothing(postgres_store: Store, postgres_url: str) -> None:
+def test_a_connection_that_is_cut_in_a_write_leaves_nothing(postgres_store: Store) -> None:
     (created,) = create(postgres_store, deployment())
     with pytest.raises(Unavailable) as caught, postgres_store.write(ALICE) as transaction:
         transaction.create(deployment("second"))
-        disconnect(postgres_url)
+        disconnect()
         transaction.create(deployment("third"))
     assert caught.value.retryable
     with pytest.raises(Unavailable), postgres_store.write(ALICE) as transaction:
         transaction.replace(uid_of(created), spec=replicas(created, 9), expected_version=1)
-        disconnect(postgres_url)
+        disconnect()
     with postgres_store.read() as snapshot:
         assert snapshot.list("Deployment").items == [created]
         assert snapshot.version == len(snapshot.audit()) == 1
@@ -235,11 +226,10 @@ def _in_a_thread(store: Store) -> None:
 
 
 @pytest.mark.integration
-def test_a_database_that_turned_read_only(postgres_store: Store, postgres_url: str) -> None:
-    name = postgres_url.partition("@/")[2].partition("?")[0]
+def test_a_database_that_turned_read_only(postgres_store: Store) -> None:
     create(postgres_store, deployment())
     with psycopg.connect(server_url(), autocommit=True) as connection:
-        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
+        connection.execute(f"ALTER DATABASE {DATABASE} SET default_transaction_read_only = on".encode())
     postgres_store.close()
     with pytest.raises(Unavailable, match="read-only"):
         create(postgres_store, deployment("second"))
