@@ -1,10 +1,16 @@
-"""Old records and unused environments, removed now and then. Started by the server; harmless to run anywhere."""
+"""What nobody needs any more, removed now and then: old records, blobs of deleted versions, unused environments and
+checkouts. Started by the server; harmless to run in several.
+"""
 
 import datetime
 import logging
 import threading
+from collections.abc import Callable
 
-from podium.app.preparation import Preparing
+from podium.environments.uv import Environments
+from podium.registry import garbage
+from podium.registry.blobs import BlobStore
+from podium.registry.checkout import Checkout
 from podium.resources.errors import PodiumError
 from podium.store import Store
 
@@ -12,13 +18,18 @@ _log = logging.getLogger("podium.housekeeping")
 _EVERY_SECONDS = 3600.0
 KEEP = datetime.timedelta(days=30)
 """How long changes, events and samples are kept. The audit is kept for ever."""
+KEEP_CHECKOUTS = datetime.timedelta(days=7)
+"""How long the files of a version that nothing runs stay checked out."""
 
 
 class Housekeeping:
-    """One thread; first an hour after the start."""
+    """One thread; first an hour after the start. One task's failure does not keep the others from being done."""
 
-    def __init__(self, store: Store, preparing: Preparing) -> None:
-        self._store, self._preparing = store, preparing
+    def __init__(
+        self, store: Store, blobs: BlobStore, checkout: Checkout, environments: Environments
+    ) -> None:
+        self._store, self._blobs = store, blobs
+        self._checkout, self._environments = checkout, environments
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
@@ -33,19 +44,49 @@ class Housekeeping:
 
     def _run(self) -> None:
         while not self._stopping.wait(_EVERY_SECONDS):
-            try:
-                self.tidy(datetime.datetime.now(datetime.UTC))
-            except (PodiumError, OSError) as error:
-                _log.warning("housekeeping failed, it is tried again in an hour: %s", error)
+            self.tidy(datetime.datetime.now(datetime.UTC))
 
     def tidy(self, now: datetime.datetime) -> None:
         """One round."""
-        self._store.prune(now - KEEP)
+        tasks: tuple[Callable[[datetime.datetime], object], ...] = (
+            lambda moment: self._store.prune(moment - KEEP),
+            self._collect_blobs,
+            self._collect_running,
+        )
+        for task in tasks:
+            try:
+                task(now)
+            except (PodiumError, OSError) as error:
+                _log.warning("housekeeping failed, it is tried again in an hour: %s", error)
+
+    def _collect_blobs(self, now: datetime.datetime) -> None:
+        found = garbage.collect(self._blobs, self._referenced, now=now)
+        if found.removed:
+            _log.info(
+                "removed %d blobs (%d bytes) that no version refers to",
+                len(found.removed),
+                found.removed_bytes,
+            )
+
+    def _referenced(self) -> set[str]:
+        """Files, lock and manifest of every version."""
         with self._store.read() as tx:
-            used = [
-                revision.status.environment
-                for revision in tx.list("Revision").items
-                if revision.status.environment
-                and (revision.status.replicas or revision.status.wanted_replicas)
-            ]
-        self._preparing.collect(used)
+            versions = tx.list("ModelVersion").items
+        needed: set[str] = set()
+        for version in versions:
+            manifest = version.spec.manifest
+            needed |= {file.sha256 for file in manifest.files}
+            needed |= {manifest.lock.sha256, version.spec.digest.removeprefix("sha256:")}
+        return needed
+
+    def _collect_running(self, now: datetime.datetime) -> None:
+        with self._store.read() as tx:
+            revisions = tx.list("Revision").items
+        running = [item for item in revisions if item.status.replicas or item.status.wanted_replicas]
+        self._environments.collect({item.status.environment for item in running if item.status.environment})
+        digests = {item.spec.manifest_digest.removeprefix("sha256:") for item in running}
+        before = (now - KEEP_CHECKOUTS).timestamp()
+        for entry in self._checkout.entries():
+            if entry.digest.removeprefix("sha256:") not in digests and entry.used_at < before:
+                self._checkout.discard(entry.digest)
+        self._checkout.sweep()

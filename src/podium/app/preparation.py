@@ -4,7 +4,6 @@ Also used by `publishing`, which needs the same environment to look at a model t
 """
 
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +73,3 @@ class Preparing:
         with self._lock:
             self._done[digest] = made
         return made
-
-    def collect(self, in_use: Sequence[str]) -> None:
-        """Remove the least recently used environments over the size limit, never one of `in_use` (digests)."""
-        self._environments.collect(set(in_use))

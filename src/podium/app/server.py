@@ -64,7 +64,8 @@ def run(settings: Settings) -> None:
         environments = Environments(
             settings.home / "environments", wheel=wheel, max_bytes=settings.environments_limit
         )
-        preparing = Preparing(blobs, Checkout(settings.home / "checkouts", blobs), environments)
+        checkout = Checkout(settings.home / "checkouts", blobs)
+        preparing = Preparing(blobs, checkout, environments)
         target = ProcessTarget(settings.home / "replicas", settings.sockets)
         services = Services(
             store=store,
@@ -93,7 +94,7 @@ def run(settings: Settings) -> None:
         worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         loop = ControlLoop(store, reconcilers, worker=worker, threads=settings.workers)
         target.watch(lambda revision_uid: _wake(store, revision_uid))
-        housekeeping = Housekeeping(store, preparing)
+        housekeeping = Housekeeping(store, blobs, checkout, environments)
         _serve(settings, services, loop, housekeeping)
 
 

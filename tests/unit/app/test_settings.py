@@ -1,0 +1,64 @@
+"""Settings: read once, every mistake named."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from podium.app.settings import is_loopback, private_folder, read_settings
+from podium.resources.errors import InvalidInput, Refused
+
+
+def test_defaults_are_local_and_in_the_home_folder(tmp_path: Path) -> None:
+    settings = read_settings({"PODIUM_HOME": str(tmp_path)})
+    assert settings.database == f"sqlite:///{tmp_path}/podium.db"
+    assert not settings.is_public
+    assert settings.gateway_tokens
+
+
+def test_the_command_line_wins_over_the_environment(tmp_path: Path) -> None:
+    environ = {"PODIUM_HOME": "/elsewhere", "PODIUM_API_PORT": "1"}
+    settings = read_settings(environ, home=str(tmp_path), api_port=2, gateway_port=None)
+    assert (settings.home, settings.api_port) == (tmp_path, 2)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PODIUM_API_PORT", "many"),
+        ("PODIUM_GATEWAY_PORT", "70000"),
+        ("PODIUM_ENVIRONMENTS_LIMIT", "lots"),
+        ("PODIUM_GATEWAY_TOKENS", "maybe"),
+        ("PODIUM_WORKERS", "-1"),
+    ],
+)
+def test_a_bad_value_names_its_variable(variable: str, value: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_settings({variable: value})
+    assert caught.value.issues[0].field == variable
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])
+def test_predictions_without_tokens_stay_on_this_machine(host: str) -> None:
+    with pytest.raises(Refused):
+        read_settings({"PODIUM_GATEWAY_TOKENS": "off", "PODIUM_GATEWAY_HOST": host})
+    assert not is_loopback(host)
+
+
+def test_a_folder_that_others_could_enter_is_closed(tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir(mode=0o777)
+    assert private_folder(folder).stat().st_mode & 0o777 == 0o700
+
+
+def test_a_link_is_not_taken_for_a_folder_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with pytest.raises(Refused):
+        private_folder(tmp_path / "link")
+
+
+def test_socket_paths_fit(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100) / ("y" * 100)
+    sockets = read_settings({"PODIUM_HOME": str(deep)}).sockets
+    assert len(os.fsencode(sockets)) + len("/0123456789abcdef0123.sock") < 107
