@@ -5,7 +5,6 @@
 
 import argparse
 import json
-import logging
 import os
 import signal
 import sys
@@ -13,8 +12,6 @@ from collections.abc import Callable, Sequence
 
 from podium.app.settings import Settings, read_settings
 from podium.resources.errors import InvalidInput, PodiumError
-
-_log = logging.getLogger("podium.app")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if isinstance(error, InvalidInput)
             else []
         )
-        print(*(lines or [error.message]), sep="\n", file=sys.stderr)
         if error.next_step:
-            print(f"next: {error.next_step}", file=sys.stderr)
+            lines = [*(lines or [error.message]), f"next: {error.next_step}"]
+        sys.stderr.write("\n".join(lines or [error.message]) + "\n")
         return 1
 
 
@@ -101,7 +98,7 @@ def _down(settings: Settings, options: argparse.Namespace) -> int:
         ended += ["server"] if supervisor.stop(settings, "server", timeout=15) else []
         count = stop_replicas(settings)
         ended += [f"{count} replicas"] if count else []
-    print(f"stopped: {', '.join(ended)}" if ended else "nothing was running")
+    _say(f"stopped: {', '.join(ended)}" if ended else "nothing was running")
     return 0
 
 
@@ -111,10 +108,10 @@ def _ps(settings: Settings, options: argparse.Namespace) -> int:
     found = {name: supervisor.running(settings, name) for name in ("supervisor", *supervisor.PARTS)}
     rows = {name: identity.pid if identity else None for name, identity in found.items()}
     if options.json:
-        print(json.dumps({"home": str(settings.home), "processes": rows}))
+        _say(json.dumps({"home": str(settings.home), "processes": rows}))
     else:
         for name, pid in rows.items():
-            print(f"{name:<12} {f'pid {pid}' if pid else 'not running'}")
+            _say(f"{name:<12} {f'pid {pid}' if pid else 'not running'}")
     return 0 if all(rows.values()) else 3
 
 
@@ -142,7 +139,7 @@ def _gateway_upgrade(settings: Settings, options: argparse.Namespace) -> int:
 
     identity = supervisor.running(settings, "gateway")
     if identity is None or not send_signal(identity, signal.SIGHUP):
-        print("no gateway agent runs in this home", file=sys.stderr)
+        sys.stderr.write("no gateway agent runs in this home" + "\n")
         return 1
     return 0
 
@@ -152,9 +149,13 @@ def _migrate(settings: Settings, options: argparse.Namespace) -> int:
 
     store = Store.open(settings.database, version_locations=settings.migrations)
     store.migrate()
-    print(f"database at {store.schema_version()}")
+    _say(f"database at {store.schema_version()}")
     store.close()
     return 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ class Publishing:
         return self._commit(workspace, model, request, manifest, pushed, actor)
 
     def _signature(self, manifest: Manifest, found: Draft, say: Say) -> Signature | None:
-        """Load the model once where it will run: a version that cannot be loaded is refused here and not in a rollout."""
+        """Load the model once where it will run: what cannot be loaded is refused here and not in a rollout."""
         deadline, said = time.monotonic() + _BUILD_TIMEOUT, ""
         while True:
             prepared = self.preparing.of(manifest, self.runtime_wheel)
@@ -203,7 +203,7 @@ def _with_progress(work: Callable[[Say], dict[str, Any]]) -> Iterator[dict[str, 
     def run() -> None:
         try:
             lines.put(work(lambda text: lines.put({"progress": text})))
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread, whatever it is
+        except BaseException as error:  # handed to the caller's thread, whatever it is
             lines.put(error)
 
     threading.Thread(target=run, name="publish", daemon=True).start()

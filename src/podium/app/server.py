@@ -143,10 +143,12 @@ def _check_exposure(settings: Settings, store: Store) -> None:
         return
     now = datetime.datetime.now(datetime.UTC)
     with store.read() as tx:
-        made = [
-            row for row in tx.tokens()
-            if row.revoked_at is None and (row.expires_at is None or row.expires_at > now) and row.created_by != "bootstrap"
-        ]  # fmt: skip
+        good = [
+            row
+            for row in tx.tokens()
+            if row.revoked_at is None and (row.expires_at is None or row.expires_at > now)
+        ]
+        made = [row for row in good if row.created_by != "bootstrap"]
     if not made:
         host = settings.api_host if not is_loopback(settings.api_host) else settings.gateway_host
         raise Refused(

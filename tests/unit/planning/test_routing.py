@@ -23,7 +23,9 @@ def deployment(stable: str | None = "d-00001", rollout: str | None = None, **met
 
 def revision(number: int, ready: int = 1, draining: int = 0) -> Any:
     states = [{"name": f"r{n}", "phase": "Ready", "address": f"unix:/{number}/{n}"} for n in range(ready)]
-    states += [{"name": f"x{n}", "phase": "Draining", "address": f"unix:/{number}/x{n}"} for n in range(draining)]
+    states += [
+        {"name": f"x{n}", "phase": "Draining", "address": f"unix:/{number}/x{n}"} for n in range(draining)
+    ]
     return KINDS["Revision"].parse(
         {
             "metadata": {"name": f"d-{number:05d}"},
@@ -37,7 +39,9 @@ def revision(number: int, ready: int = 1, draining: int = 0) -> Any:
     )  # fmt: skip
 
 
-def rollout(weight: int, phase: str = "Progressing", *, preview: bool = False, strategy: str = "canary") -> Any:
+def rollout(
+    weight: int, phase: str = "Progressing", *, preview: bool = False, strategy: str = "canary"
+) -> Any:
     return KINDS["Rollout"].parse(
         {
             "metadata": {"name": "d-2"},
@@ -77,7 +81,9 @@ def test_traffic_never_points_at_a_dead_revision_while_the_other_may_serve(
         assert "d-00002" not in {arm.revision for arm in entry.live}
 
 
-@pytest.mark.parametrize(("phase", "weight", "winner"), [("Promoted", 100, "d-00002"), ("RolledBack", 0, "d-00001")])
+@pytest.mark.parametrize(
+    ("phase", "weight", "winner"), [("Promoted", 100, "d-00002"), ("RolledBack", 0, "d-00001")]
+)
 def test_the_end_of_a_rollout_and_the_deployments_status_may_arrive_in_any_order(
     phase: str, weight: int, winner: str
 ) -> None:
@@ -91,7 +97,11 @@ def test_a_preview_is_an_arm_of_its_own_without_weight() -> None:
     revisions = {"d-00001": revision(1), "d-00002": revision(2)}
     entry = plan_route(deployment(rollout="d-2"), revisions, rollout(0, preview=True, strategy="blueGreen"))
     assert entry.preview is not None
-    assert (entry.preview.role, entry.preview.weight, entry.preview_header) == ("preview", 0, "x-podium-preview")
+    assert (entry.preview.role, entry.preview.weight, entry.preview_header) == (
+        "preview",
+        0,
+        "x-podium-preview",
+    )
     assert [arm.revision for arm in entry.live] == ["d-00001"]
 
 
