@@ -58,15 +58,18 @@ def lines(error: PodiumError) -> list[str]:
         return [f"Error: Podium is not running at {clean(url)}; start it with `podium up`"]
     words = [error.message]
     if isinstance(error, InvalidInput):
-        words = [f"{issue.field}: {issue.message}" for issue in error.issues] or words
-    elif error.details.get("issues"):
-        words = [f"{issue['field']}: {issue['message']}" for issue in error.details["issues"]]
+        words = [_with_field(issue.field, issue.message) for issue in error.issues] or words
     found = [f"Error: {clean(word)}" for word in words]
     if error.next_step and len(found) == 1:
         found[0] += f"{'' if found[0].endswith(('.', '!', '?')) else '.'} Next: {clean(error.next_step)}"
     elif error.next_step:
         found.append(f"Next: {clean(error.next_step)}")
     return found
+
+
+def _with_field(field: str, message: str) -> str:
+    """`field: message`; some messages name their field themselves."""
+    return message if message.startswith(f"{field}:") else f"{field}: {message}"
 
 
 def _invalid_input(error: Exception) -> InvalidInput | None:

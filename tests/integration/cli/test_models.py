@@ -20,18 +20,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_push_says_the_version_and_the_same_bytes_are_one_version(podium: Podium, folder: Path) -> None:
-    first = podium(
-        "model",
-        "push",
-        "churn",
-        str(folder),
-        "--alias",
-        "champion",
-        "--metric",
-        "auc=0.93",
-        "--version-note",
-        "a note",
-    )
+    about = ["--metric", "auc=0.93", "--alias", "champion", "--version-note", "a note"]
+    first = podium("model", "push", "churn", str(folder), *about)
     assert first.out.startswith("churn version 1 (sha256:")
     assert "pushing churn: looking at the files" in first.err
     again = podium("model", "push", "churn", str(folder), "--metric", "auc=0.93")

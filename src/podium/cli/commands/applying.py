@@ -45,9 +45,9 @@ def apply(
 
     With --wait the exit code is 0 promoted, 10 rolled back, 11 held, 12 timed out.
     """
-    documents = _read(files, session)
     if dry_run and wait:
         raise typer.BadParameter("--dry-run changes nothing, so there is nothing to --wait for")
+    documents = _read(files, session)
     deadline = Deadline(seconds_of(timeout))
     with session.client() as client:
         applied = _apply_all(client, documents, dry_run=dry_run)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from podium.cli.exits import Exit
+from podium.cli.following import seconds_of
 from podium.cli.output import emit
 from podium.cli.progress import Activity
 from podium.cli.reporting import note
@@ -45,29 +46,41 @@ def up(
     api_port: Annotated[
         int | None,
         typer.Option(
-            "--api-port", min=0, max=65535, help="Else PODIUM_API_PORT, else 6780; 0: any free one."
+            "--api-port",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Else PODIUM_API_PORT, else 6780; 0: any free one.",
         ),
     ] = None,
     gateway_port: Annotated[
         int | None,
         typer.Option(
-            "--gateway-port", min=0, max=65535, help="Else PODIUM_GATEWAY_PORT, else 6781; 0: any free one."
+            "--gateway-port",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Else PODIUM_GATEWAY_PORT, else 6781; 0: any free one.",
         ),
     ] = None,
     api_host: Annotated[
-        str | None, typer.Option("--api-host", help="Else PODIUM_API_HOST, else 127.0.0.1.")
+        str | None,
+        typer.Option("--api-host", metavar="ADDRESS", help="Else PODIUM_API_HOST, else 127.0.0.1."),
     ] = None,
     gateway_host: Annotated[
-        str | None, typer.Option("--gateway-host", help="Else PODIUM_GATEWAY_HOST, else 127.0.0.1.")
+        str | None,
+        typer.Option("--gateway-host", metavar="ADDRESS", help="Else PODIUM_GATEWAY_HOST, else 127.0.0.1."),
     ] = None,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=1, help="Seconds until server and gateway must be ready.")
-    ] = 90.0,
+        str,
+        typer.Option("--timeout", metavar="TIME", help="How long server and gateway may take to be ready."),
+    ] = "90s",
 ) -> None:
     """Start Podium here: server, gateway and Envoy. Ctrl-C stops all of it."""
     from podium.cli.installation import Installation
 
     installation = Installation(home_folder(home))
+    seconds = seconds_of(timeout)
     arguments: list[str] = []
     for flag, value in (
         ("--api-host", api_host), ("--api-port", api_port),
@@ -79,7 +92,7 @@ def up(
     supervisor, began = _start(installation, arguments)
     try:
         with Activity("starting Podium", quiet=quiet) as activity:
-            _wait_ready(installation, supervisor, began, timeout, activity)
+            _wait_ready(installation, supervisor, began, seconds, activity)
         _announce(session, installation, detach=detach)
         if not detach:
             _stay(supervisor)

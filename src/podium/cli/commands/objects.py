@@ -181,7 +181,7 @@ def delete(
         bool, typer.Option("--wait", help="Return when it is gone; a Deployment drains first.")
     ] = False,
     timeout: Annotated[
-        str, typer.Option("--timeout", help="How long --wait waits, such as 90s or 5m.")
+        str, typer.Option("--timeout", metavar="TIME", help="How long --wait waits, such as 90s or 5m.")
     ] = "5m",
 ) -> None:
     """Delete one object, or everything that the files name."""

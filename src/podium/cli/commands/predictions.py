@@ -71,7 +71,7 @@ def _content(file: Path | None) -> str:
 
 def _parsed(text: str, source: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_constant)
     except json.JSONDecodeError as error:
         words = f"expected JSON: {error.msg} at line {error.lineno} column {error.colno}"
         raise InvalidInput(Issue(source, words)) from None
@@ -80,16 +80,22 @@ def _parsed(text: str, source: str) -> Any:
 def _values(text: str) -> list[Any]:
     """`1,2.5,null,true,abc` as values; quotes as in JSON keep commas and digits text."""
     try:
-        return list(json.loads(f"[{text}]"))
+        return list(json.loads(f"[{text}]", parse_constant=_constant))
     except ValueError:
         return [_value(part.strip()) for part in text.split(",")]
 
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_constant)
     except ValueError:
-        return None if text in ("", "nan", "NaN", "None") else text
+        return None if text in ("", "nan", "None") else text
+
+
+def _constant(text: str) -> None:
+    """NaN is a missing value, as null is; an infinity is nothing that JSON can say."""
+    if text != "NaN":
+        raise InvalidInput(Issue("data", f"{text} cannot be sent: JSON knows no infinity"))
 
 
 def _tensors(given: Any) -> Any:

@@ -72,7 +72,10 @@ def push(
     requirements: RequirementsOption = None,
     python: PythonOption = None,
     flavor: Annotated[
-        str | None, typer.Option("--flavor", help="sklearn, mlflow, onnx or python; else found by looking.")
+        str | None,
+        typer.Option(
+            "--flavor", metavar="NAME", help="sklearn, mlflow, onnx or python; else found by looking."
+        ),
     ] = None,
 ) -> None:
     """Store a version. The same bytes pushed twice are one version."""

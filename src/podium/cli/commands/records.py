@@ -13,7 +13,9 @@ from podium.cli.session import Session, command
 if TYPE_CHECKING:
     from podium.client import Client
 
-CountOption = Annotated[int, typer.Option("-n", "--limit", min=1, max=100_000, help="How many, the newest.")]
+CountOption = Annotated[
+    int, typer.Option("-n", "--limit", metavar="N", min=1, max=100_000, help="How many, the newest.")
+]
 ForOption = Annotated[
     str | None, typer.Option("--for", metavar="KIND[/NAME]", help="Only of this kind, or of this object.")
 ]
@@ -35,9 +37,12 @@ def register(app: typer.Typer) -> None:
 def logs(
     session: Session,
     deployment: Annotated[str, typer.Argument(help="The Deployment.")],
-    replica: Annotated[str | None, typer.Option("--replica", help="Only this replica's.")] = None,
+    replica: Annotated[
+        str | None, typer.Option("--replica", metavar="NAME", help="Only this replica's.")
+    ] = None,
     lines: Annotated[
-        int, typer.Option("-n", "--lines", min=1, max=10_000, help="The last lines of each replica.")
+        int,
+        typer.Option("-n", "--lines", metavar="N", min=1, max=10_000, help="The last lines of each replica."),
     ] = 100,
     follow: Annotated[
         bool, typer.Option("-f", "--follow", help="Go on with what is written, until Ctrl-C.")

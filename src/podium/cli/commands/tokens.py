@@ -24,7 +24,7 @@ def build() -> typer.Typer:
 def create(
     session: Session,
     subject: Annotated[str, typer.Argument(help="Who will use it: the name that the audit shows.")],
-    role: Annotated[str, typer.Option("--role", help=f"One of {ROLES}.")],
+    role: Annotated[str, typer.Option("--role", metavar="ROLE", help=f"One of {ROLES}.")],
     lifetime: Annotated[
         str, typer.Option("--lifetime", metavar="TIME", help="How long it is good for, 60s to 365d.")
     ] = "30d",
