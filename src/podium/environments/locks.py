@@ -16,7 +16,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from podium.environments.installer import Installer, Say, UvFailed
 from podium.resources.errors import IntegrityError, InvalidInput, Issue, Unavailable
 
-_MAX_REQUIREMENTS = 1000
+_MAX_REQUIREMENTS = 2000
 # What `resolve` writes: `name==version \`, perhaps with a marker, then `    --hash=sha256:<hex> \` for each file.
 _PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.!+_-]+( ; [^\\@]+)?( \\)?")
 _HASH = re.compile(r" {4}--hash=sha256:[0-9a-f]{64}( \\)?")
