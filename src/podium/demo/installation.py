@@ -25,8 +25,12 @@ class Installation:
         self.home = home
         cleared = {name: value for name, value in os.environ.items() if not name.startswith("PODIUM_")}
         self.environment = {
-            **cleared, **(environment or {}), "PODIUM_HOME": str(home), "PODIUM_API_PORT": "0", "PODIUM_GATEWAY_PORT": "0",
-        }  # fmt: skip
+            **cleared,
+            **(environment or {}),
+            "PODIUM_HOME": str(home),
+            "PODIUM_API_PORT": "0",
+            "PODIUM_GATEWAY_PORT": "0",
+        }
         self._client: Client | None = None
 
     def __enter__(self) -> Self:
@@ -47,7 +51,7 @@ class Installation:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.home / "logs").mkdir(mode=0o700, exist_ok=True)
         with (self.home / "logs" / "supervisor.log").open("ab") as log:
-            subprocess.Popen(  # noqa: S603 - our own module
+            subprocess.Popen(
                 [sys.executable, "-m", "podium.app", "up", "--home", str(self.home)],
                 env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
@@ -112,7 +116,7 @@ class Installation:
             raise Unavailable(f"podium down failed: {done.stderr.strip()}")
 
     def _app(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(  # noqa: S603 - our own module
+        return subprocess.run(
             [sys.executable, "-m", "podium.app", *arguments, "--home", str(self.home)],
             env=self.environment, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip

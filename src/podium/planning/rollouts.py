@@ -315,9 +315,8 @@ def _roll_back(
             "liveness": reason,
             "candidate": world.candidate.status.model_dump(mode="json") if world.candidate else None,
         }
-    outcome = _shift(
-        rollout, world, to=(rollout.status.step, 0, "RollingBack"), reason=reason, decision="rollback", evidence=evidence
-    )  # fmt: skip
+    to = (rollout.status.step, 0, "RollingBack")
+    outcome = _shift(rollout, world, to=to, reason=reason, decision="rollback", evidence=evidence)
     return replace(
         outcome, status=outcome.status.model_copy(update={"preview": False}), next_at=world.now + _SOON / 4
     )
