@@ -131,6 +131,13 @@ class RevisionReconciler:
         failed: str,
     ) -> None:
         target = self._targets[revision.spec.target]
+        environment = prepared.environment if prepared else revision.status.environment
+        settled = outcome.status.model_copy(update={"environment": environment, "progress": ""})
+        deleting = outcome.drained and revision.metadata.deletion_requested_at is not None
+        if settled == revision.status and not (failed or outcome.events or outcome.forget or deleting):
+            # Nothing is new: no commit, and so no new version for every watcher to hear of.
+            self._store.release(lease, outcome.next_at, attempts=0)
+            return
         with self._store.apply(lease, self._actor) as tx:
             current = tx.by_uid(lease.uid)
             if current is None:

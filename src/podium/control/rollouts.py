@@ -3,6 +3,8 @@
 Called by the loop, woken by gateway reports. Reads the samples that gateways sent; writes one transaction per pass.
 """
 
+import time
+
 from podium.control.evidence import EvidenceReader
 from podium.control.gateways import known_gateways
 from podium.control.loop import now
@@ -11,7 +13,10 @@ from podium.planning.deployments import keep_old_seconds
 from podium.planning.rollouts import RolloutOutcome, RolloutWorld
 from podium.resources.deployment import DeploymentStatus, RejectedRevision
 from podium.resources.kinds import Deployment, Rollout
+from podium.resources.rollout import RolloutStatus
 from podium.store import Actor, Apply, Lease, Store
+
+_LONGEST_PAUSE = 30.0
 
 
 class RolloutReconciler:
@@ -23,6 +28,7 @@ class RolloutReconciler:
         self._store = store
         self._evidence = EvidenceReader(store)
         self._actor = Actor("rollout-reconciler", "system")
+        self._written: dict[str, float] = {}
 
     def reconcile(self, lease: Lease) -> None:
         """Decides from what one consistent snapshot shows, and writes only if the lease still holds."""
@@ -48,7 +54,22 @@ class RolloutReconciler:
             trial=self._evidence.trial(rollout, candidate, deployment.spec.replicas),
         )
         outcome = planning.decide(rollout, world)
+        if outcome.ended is None and not outcome.events and not self._worth_writing(rollout, outcome.status):
+            self._store.release(lease, outcome.next_at, attempts=0)
+            return
         self._apply(lease, rollout, outcome)
+
+    def _worth_writing(self, rollout: Rollout, status: RolloutStatus) -> bool:
+        """Every act is written at once; mere counts now and then, the less often the longer the rollout lasts: what a
+        look saw can be had again from the samples."""
+        before = rollout.status
+        if status == before:
+            return False
+        if _acts(status) != _acts(before):
+            return True
+        started = status.started_at or now()
+        pause = min(_LONGEST_PAUSE, (now() - started).total_seconds() / 20)
+        return time.monotonic() - self._written.get(rollout.uid, 0.0) >= pause
 
     def _apply(self, lease: Lease, seen: Rollout, outcome: RolloutOutcome) -> None:
         with self._store.apply(lease, self._actor) as tx:
@@ -66,12 +87,14 @@ class RolloutReconciler:
                 status = status.model_copy(update={"weight_version": tx.version})
             if status != current.status:
                 tx.set_status(lease.uid, status)
+                self._written[lease.uid] = time.monotonic()
             for type_, reason, message in outcome.events:
                 tx.event(current, type_, reason, message)
                 tx.audit(f"rollout.{reason}", current, message)
             if outcome.ended is not None:
                 self._end(tx, deployment, current, outcome)
                 self._evidence.forget(lease.uid)
+                self._written.pop(lease.uid, None)
             tx.finish(outcome.next_at)
 
     @staticmethod
@@ -99,3 +122,17 @@ class RolloutReconciler:
             status = status.model_copy(update={"rejected": rejected})
         tx.set_status(uid, status)
         tx.wake(uid)
+
+
+def _acts(status: RolloutStatus) -> tuple[object, ...]:
+    """What of a status is more than a count or a sentence."""
+    decisions = [(entry.decision, entry.step) for entry in status.decisions]
+    return (
+        status.phase,
+        status.step,
+        status.weight,
+        status.loaded,
+        status.preview,
+        status.started_at,
+        decisions,
+    )

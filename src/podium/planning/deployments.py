@@ -257,7 +257,7 @@ def _with_replicas(deployment: Deployment, world: World, outcome: Outcome) -> Ou
 def _serving_phase(deployment: Deployment, world: World) -> DeploymentPhase:
     stable = world.revisions.get(deployment.status.stable_revision or "")
     if stable is None:
-        return "Pending"
+        return "Failed" if deployment.status.rejected is not None else "Pending"
     ready = stable.status.ready_replicas
     if ready >= deployment.spec.replicas:
         return "Ready"

@@ -108,14 +108,12 @@ def _pending(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
         return _roll_back(rollout, world, f"aborted by {rollout.spec.requested_by or 'a user'}")
     if candidate is None:
         return _roll_back(rollout, world, f"revision {rollout.spec.candidate_revision} is gone")
-    if candidate.status.phase in ("Failed", "CrashLoop") and rollout.spec.stable_revision is not None:
+    if candidate.status.phase in ("Failed", "CrashLoop"):
         return _roll_back(rollout, world, _why_dead(candidate), liveness=True)
-    if candidate.status.phase not in ("Failed", "CrashLoop") and candidate.status.ready_replicas >= max(
-        1, world.replicas
-    ):
+    if candidate.status.ready_replicas >= max(1, world.replicas):
         return _start(rollout, world)
     timeout = rollout.spec.settings.ready_timeout
-    if (world.now - started).total_seconds() > timeout and rollout.spec.stable_revision is not None:
+    if (world.now - started).total_seconds() > timeout:
         return _roll_back(
             rollout, world, f"{candidate.metadata.name} was not ready within {timeout:g} s", liveness=True
         )
@@ -123,8 +121,6 @@ def _pending(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
     message = f"waiting for {candidate.metadata.name} to be ready: {words}"
     # The revision's reconciler wakes this one when something changes; the timer is for the timeout.
     next_at = min(world.now + 5 * _LOOK, started + datetime.timedelta(seconds=timeout + 0.1))
-    if next_at <= world.now:
-        next_at = world.now + 5 * _LOOK
     return RolloutOutcome(status=status.model_copy(update={"message": message}), next_at=next_at)
 
 

@@ -53,6 +53,7 @@ class Decision(Status):
     evidence: dict[str, Any] | None = None
     """What `podium.analysis.replay` needs to give the same verdict again."""
     repeated: int = 1
+    """How many looks in a row that were written said the same; those in between are in the samples."""
     actor: str | None = None
 
 

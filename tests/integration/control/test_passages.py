@@ -247,7 +247,9 @@ def test_an_unresolvable_environment_shows_the_resolvers_words(plant: Any) -> No
     plant.preparation.answer.error = "No solution found: nope==9 is not there"
     plant.apply(model={"name": "churn", "version": "1"})
     plant.settle()
-    assert "nope==9" in plant.get("Revision", "churn-00001").status.message
+    deployment = plant.get("Deployment", "churn")
+    assert deployment.status.phase == "Failed"
+    assert "nope==9" in deployment.status.message
 
 
 def test_a_crash_loop_is_said_with_the_last_lines(plant: Any) -> None:
@@ -264,8 +266,7 @@ def test_a_crash_loop_is_said_with_the_last_lines(plant: Any) -> None:
         with plant.store.write(USER) as tx:
             tx.set_status(revision.uid, revision.status.model_copy(update={"retry_at": None}))
             tx.wake(revision.uid)
-        if revision.status.failures == 3:
-            break
-    assert revision.status.failures == 3
-    assert revision.status.phase == "CrashLoop"
-    assert "last words" in revision.status.message
+    deployment, rollout = plant.get("Deployment", "churn"), plant.get("Rollout", "churn-1")
+    assert (deployment.status.phase, rollout.status.phase) == ("Failed", "RolledBack")
+    assert "3 replicas in a row ended" in deployment.status.message
+    assert "last words" in deployment.status.message
