@@ -175,9 +175,8 @@ class Loader:
                 if not changed:
                     raise
                 return
-            keys = list(changed)
-            for half in (keys[: len(keys) // 2], keys[len(keys) // 2 :]):
-                await self._load_or_halve({key: changed[key] for key in half})
+            for part in _parts(changed, error.message):
+                await self._load_or_halve({key: changed[key] for key in part})
 
     async def _apply(self, changed: Mapping[Key, Piece | None]) -> None:
         """All of a change, or none of it: after a refusal the files are what they were."""
@@ -277,6 +276,15 @@ def _closed() -> Sequence[tuple[str, Document]]:
         (ACCESS, access.access(shut, ())),
         (TOKENS, access.tokens(shut)),
     )
+
+
+def _parts(changed: Mapping[Key, Piece | None], words: str) -> tuple[list[Key], list[Key]]:
+    """A refused change in two. Where Envoy's words name clusters, theirs are apart from all others, and come last."""
+    suspects = [key for key, piece in changed.items() if any(name in words for name in _clusters(piece))]
+    if 0 < len(suspects) < len(changed):
+        return [key for key in changed if key not in suspects], suspects
+    keys = list(changed)
+    return keys[: len(keys) // 2], keys[len(keys) // 2 :]
 
 
 def _clusters(piece: Piece | None) -> Mapping[str, bytes]:
