@@ -24,8 +24,9 @@ class Database:
         self.shared = engines.is_postgres(engine)
         """Other servers may write to it too."""
         self._reading = self._reader_engine()
-        # SQLite's writers wait for each other by sleeping and trying again; in one process a lock is fairer and faster.
-        self._writer = None if self.shared else threading.Lock()
+        # SQLite's writers wait for each other by sleeping and trying again, PostgreSQL's each on a connection of its
+        # own that readers then lack; in one process a lock is fairer, and waits without either.
+        self._writer = threading.Lock()
         self._inside = threading.local()
 
     def _reader_engine(self) -> Engine:
@@ -34,14 +35,16 @@ class Database:
         return self.engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @contextlib.contextmanager
-    def writing(self, *, durable: bool = True) -> Iterator[Connection]:
+    def writing(self, *, ordered: bool = False, durable: bool = True) -> Iterator[Connection]:
         """A transaction that may write; committed at the end unless it was rolled back inside.
 
+        ordered: it will take the clock, so it has to wait for every other such transaction anyway. On SQLite they all
+        wait for each other.
         durable: the commit waits for the disk. Without that the death of the process loses nothing; the death of the
         machine loses it on SQLite, where it takes along whoever could have relied on it. PostgreSQL, which can go down
         alone, always waits.
         """
-        with self._alone(), spoken(), self.engine.connect() as connection:
+        with self._alone(ordered or not self.shared), spoken(), self.engine.connect() as connection:
             transaction = connection.execution_options(
                 **{engines.WRITES: "FULL" if durable else "NORMAL"}
             ).begin()
@@ -59,17 +62,17 @@ class Database:
             yield connection
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, wait: bool) -> Iterator[None]:
         if getattr(self._inside, "writing", False):
             raise RuntimeError("a write transaction inside another one, in one thread, would wait for itself")
-        if self._writer is not None and not self._writer.acquire(timeout=_WRITER_SECONDS):
+        if wait and not self._writer.acquire(timeout=_WRITER_SECONDS):
             raise Unavailable("another write has kept the database for too long")
         self._inside.writing = True
         try:
             yield
         finally:
             self._inside.writing = False
-            if self._writer is not None:
+            if wait:
                 self._writer.release()
 
     def close(self) -> None:

@@ -95,7 +95,7 @@ class Store:
         An exception in the block leaves nothing behind. No network call, and no second write, belongs in it: everybody
         else's writes wait meanwhile.
         """
-        with self._database.writing() as connection:
+        with self._database.writing(ordered=True) as connection:
             transaction = Write(connection, _tick(connection), self._now(), actor)
             yield transaction
             _end(connection, transaction)
@@ -104,7 +104,7 @@ class Store:
     @contextlib.contextmanager
     def apply(self, lease: Lease, actor: Actor) -> Iterator[Apply]:
         """A `write` under a lease. Raises LeaseLost, on entry, when another worker has taken the row over."""
-        with self._database.writing() as connection:
+        with self._database.writing(ordered=True) as connection:
             transaction = Apply(connection, _tick(connection), self._now(), actor, lease)
             yield transaction
             _end(connection, transaction)
