@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from podium.api.wire import encode
@@ -84,7 +85,9 @@ def problem_of(error: PodiumError, instance: str) -> Problem:
         if isinstance(error, InvalidInput)
         else []
     )
-    if not issues and isinstance(field := error.details.get("field"), str):
+    # What is too large is the body, unless it is said otherwise.
+    field = error.details.get("field", "body" if isinstance(error, errors.TooLarge) else None)
+    if not issues and isinstance(field, str):
         issues = [ProblemIssue(field=field, message=error.message)]
     version = error.details.get("resourceVersion")
     return Problem(
@@ -164,6 +167,11 @@ async def _http_error(request: Request, error: Exception) -> Response:
     return _respond(problem, headers)
 
 
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client left in the middle of its body: nobody reads this, and it is no failure of ours."""
+    return Response(status_code=400)
+
+
 async def _unforeseen(request: Request, error: Exception) -> Response:
     instance = request_id(request)
     failure = PodiumError("the server failed", next_step=f"look for request {instance} in the server's log")
@@ -178,6 +186,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(PodiumError, _podium_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unforeseen)
 
 

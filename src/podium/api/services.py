@@ -78,7 +78,7 @@ class Services:
     """sha256 of the runtime's wheel, as the reconcilers have it: a dry run decides as they do."""
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """The services of the application that this request came to; a FastAPI dependency."""
     services: Services = request.app.state.services
     return services

@@ -1,7 +1,9 @@
 """Bodies, paths and specs that were made to break things: no 5xx, the field is named, nothing changes."""
 
 import json
+import socket
 import string
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -108,7 +110,7 @@ def test_a_blob_over_the_limit_leaves_nothing(server: ApiServer) -> None:
             yield b"x" * 100_000
 
     answer = server.http().put(f"/api/v1/blobs/{sha}", content=pieces())
-    assert answer.status_code == 413
+    assert fields_of(answer, 413) == ["body"]
     answer = server.http().put(f"/api/v1/blobs/{sha}", content=b"something else")
     assert fields_of(answer) == ["sha256"]
     assert server.http().head(f"/api/v1/blobs/{sha}").status_code == 404
@@ -145,6 +147,23 @@ def test_paths_and_parameters(server: ApiServer, path: str, status: int) -> None
     assert answer.status_code == status, answer.text
     if status == 422:
         assert fields_of(answer)
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_blob(server: ApiServer) -> None:
+    """Nothing stays of it, and the server goes on."""
+    sha = "cd" * 32
+    head = (
+        f"PUT /api/v1/blobs/{sha} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {server.admin_token}\r\n"
+        "content-length: 500000\r\n\r\n"
+    )
+    place = httpx.URL(server.url)
+    with socket.create_connection((place.host, place.port or 80), timeout=10) as connection:
+        connection.sendall(head.encode() + b"x" * 300_000)
+    deadline = time.monotonic() + 10
+    while [file for file in server.home.joinpath("blobs").rglob("*") if sha in file.name]:
+        assert time.monotonic() < deadline, "the unfinished upload stays"
+        time.sleep(0.02)
+    assert server.http().get("/healthz").status_code == 200
 
 
 # What can stand in a JSON document, with what hurts more often than chance would have it.

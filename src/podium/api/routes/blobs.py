@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Annotated
 
-from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response, StreamingResponse
 
@@ -12,6 +11,7 @@ from podium.api.openapi import answer
 from podium.api.parameters import Sha256Path
 from podium.api.problems import described
 from podium.api.services import Services, services_of
+from podium.api.threads import Threads
 from podium.api.wire import JSON
 from podium.resources.errors import NotFound, TooLarge
 
@@ -24,8 +24,7 @@ _SIZE = {"content-length": {"description": "Bytes of the blob.", "schema": {"typ
 def router() -> APIRouter:
     """HEAD, PUT, GET /blobs/{sha256}."""
     routes = APIRouter(tags=["Blob"])
-    # Uploads may be many and long: they have threads of their own, so that they don't take the API's.
-    writing = _Threads()
+    writing = Threads(8)
 
     @routes.head(
         "/blobs/{sha256}",
@@ -62,18 +61,17 @@ def router() -> APIRouter:
         declared = request.headers.get("content-length", "")
         if declared.isdecimal() and (len(declared) > 15 or int(declared) > limit):
             raise TooLarge(f"the blob is over {limit} bytes", details={"field": "body"})
-        run = writing.limiter
-        writer = await to_thread.run_sync(lambda: services.blobs.writer(sha256, max_bytes=limit), limiter=run)
+        writer = await writing.run(lambda: services.blobs.writer(sha256, max_bytes=limit))
         try:
             held, size = [], 0
             async for chunk in request.stream():
                 held.append(chunk)
                 size += len(chunk)
                 if size >= _PIECE:
-                    await to_thread.run_sync(writer.write, b"".join(held), limiter=run)
+                    await writing.run(writer.write, b"".join(held))
                     held, size = [], 0
-            await to_thread.run_sync(writer.write, b"".join(held), limiter=run)
-            created = await to_thread.run_sync(writer.commit, limiter=run)
+            await writing.run(writer.write, b"".join(held))
+            created = await writing.run(writer.commit)
         finally:
             writer.__exit__(None, None, None)
         result = {"sha256": sha256, "size": writer.size, "created": created}
@@ -102,15 +100,3 @@ def router() -> APIRouter:
         return StreamingResponse(rest(), media_type="application/octet-stream", headers=headers)
 
     return routes
-
-
-class _Threads:
-    """A limiter belongs to an event loop, so it is made by the first request."""
-
-    _limiter: CapacityLimiter | None = None
-
-    @property
-    def limiter(self) -> CapacityLimiter:
-        if self._limiter is None:
-            self._limiter = CapacityLimiter(8)
-        return self._limiter

@@ -1,17 +1,18 @@
 """A model's versions and aliases: push, import, verify, alias. Reading and deleting them is `objects`."""
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response, StreamingResponse
 
-from podium.api.access import ViewerHere, WorkspaceName, WriterHere
+from podium.api.access import Caller, ViewerHere, WorkspaceName, WriterHere
 from podium.api.openapi import PUSH_EXAMPLE, answer, body
 from podium.api.parameters import Alias, ModelName, ObjectName
 from podium.api.problems import described, problem_line, request_id
 from podium.api.services import Services, services_of
+from podium.api.threads import Threads
 from podium.api.wire import JSON, encode, read_model
 from podium.registry.verify import verify_version
 from podium.resources.errors import NotFound
@@ -37,6 +38,8 @@ def router() -> APIRouter:
 
 
 def _add_publishing(routes: APIRouter) -> None:
+    threads = Threads(16)
+
     async def wanted_push(request: Request, caller: WriterHere, services: App) -> PushRequest:
         return await read_model(request, PushRequest, services.settings.limits.push)
 
@@ -62,7 +65,8 @@ def _add_publishing(routes: APIRouter) -> None:
         name: ModelName,
     ) -> Response:
         _check(services, workspace)
-        return _lines(services.publisher.push(workspace, name, wanted, caller.actor), request_id(request))
+        outcomes = services.publisher.push(workspace, name, wanted, caller.actor)
+        return _lines(outcomes, request_id(request), threads)
 
     @routes.post(
         f"{_MODEL}/import",
@@ -81,7 +85,8 @@ def _add_publishing(routes: APIRouter) -> None:
         name: ModelName,
     ) -> Response:
         _check(services, workspace)
-        return _lines(services.publisher.import_(workspace, name, wanted, caller.actor), request_id(request))
+        outcomes = services.publisher.import_(workspace, name, wanted, caller.actor)
+        return _lines(outcomes, request_id(request), threads)
 
 
 def _check(services: Services, workspace: str) -> None:
@@ -90,16 +95,16 @@ def _check(services: Services, workspace: str) -> None:
             raise NotFound(f"there is no workspace {workspace}", next_step="podium get workspaces")
 
 
-def _lines(outcomes: Iterator[dict[str, Any]], instance: str) -> Response:
+def _lines(outcomes: Iterator[dict[str, Any]], instance: str, threads: Threads) -> Response:
     """What fails before the first line gets a status of its own; what fails later is the last line."""
     first = next(outcomes, None)
 
-    def rest() -> Iterator[bytes]:
+    async def rest() -> AsyncIterator[bytes]:
         try:
             item = first
             while item is not None:
                 yield encode(item) + b"\n"
-                item = next(outcomes, None)
+                item = await threads.run(next, outcomes, None)
         except Exception as error:
             # The status is out: whatever it was, the client must learn of it as a line.
             yield encode({"problem": problem_line(error, instance)}) + b"\n"
@@ -182,6 +187,8 @@ def _wake_followers(tx: Write, model: Model, alias: str) -> None:
 
 
 def _add_verify(routes: APIRouter) -> None:
+    threads = Threads(2)
+
     @routes.post(
         "/workspaces/{workspace}/modelversions/{name}/verify",
         operation_id="verifyVersion",
@@ -189,23 +196,27 @@ def _add_verify(routes: APIRouter) -> None:
         response_class=JSON,
         responses={200: answer("Verification"), **described(401, 403, 404)},
     )
-    def verify(caller: WriterHere, services: App, workspace: WorkspaceName, name: ObjectName) -> JSON:
-        with services.store.read() as tx:
-            version = tx.get("ModelVersion", workspace, name)
-        findings = verify_version(version.spec.manifest, services.blobs)
-        # A storage that does not answer says nothing about the bytes.
-        unknown = any(finding.problem == "unreadable" for finding in findings)
-        intact = None if unknown else not findings
-        update = {"verified_at": datetime.datetime.now(datetime.UTC), "intact": intact}
-        with services.store.write(caller.actor) as tx:
-            current = tx.get("ModelVersion", workspace, name)
-            after = tx.set_status(current.uid, current.status.model_copy(update=update))
-            words = "intact" if intact else "not all of it could be read" if unknown else "damaged"
-            tx.audit("verify", after, f"{name}: {words}")
-            if intact is False:
-                tx.event(after, "Warning", "Damaged", f"{len(findings)} of its files are not what was pushed")
-        found = [
-            {"path": item.path, "sha256": item.sha256, "problem": item.problem, "message": item.message}
-            for item in findings
-        ]
-        return JSON({"intact": intact, "findings": found, "object": after.document()})
+    async def verify(caller: WriterHere, services: App, workspace: WorkspaceName, name: ObjectName) -> JSON:
+        return JSON(await threads.run(_verify, caller, services, workspace, name))
+
+
+def _verify(caller: Caller, services: Services, workspace: str, name: str) -> dict[str, Any]:
+    with services.store.read() as tx:
+        version = tx.get("ModelVersion", workspace, name)
+    findings = verify_version(version.spec.manifest, services.blobs)
+    # A storage that does not answer says nothing about the bytes.
+    unknown = any(finding.problem == "unreadable" for finding in findings)
+    intact = None if unknown else not findings
+    update = {"verified_at": datetime.datetime.now(datetime.UTC), "intact": intact}
+    with services.store.write(caller.actor) as tx:
+        current = tx.get("ModelVersion", workspace, name)
+        after = tx.set_status(current.uid, current.status.model_copy(update=update))
+        words = "intact" if intact else "not all of it could be read" if unknown else "damaged"
+        tx.audit("verify", after, f"{name}: {words}")
+        if intact is False:
+            tx.event(after, "Warning", "Damaged", f"{len(findings)} of its files are not what was pushed")
+    found = [
+        {"path": item.path, "sha256": item.sha256, "problem": item.problem, "message": item.message}
+        for item in findings
+    ]
+    return {"intact": intact, "findings": found, "object": after.document()}
