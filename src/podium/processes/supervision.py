@@ -346,14 +346,12 @@ def _last_lines(path: Path, lines: int, width: int = 2000) -> list[str]:
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:
-    """Whole or not at all, private, and on the disk when it returns."""
+    """Whole or not at all, private. Not forced to the disk: no process survives the loss of power either."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(handle, "w") as file:
             json.dump(document, file)
-            file.flush()
-            os.fsync(file.fileno())
         scratch.replace(path)
     except BaseException:
         scratch.unlink(missing_ok=True)

@@ -25,11 +25,12 @@ def now() -> str:
 
 
 def write(folder: Path, document: dict[str, Any]) -> None:
-    """Replace state.json, readable by the owner only. Raises OSError (a full disk); the old one then stays."""
+    """Replace state.json, readable by the owner only. Raises OSError (a full disk); the old one then stays.
+
+    It is not forced to the disk: what ends with the machine's power is this process too.
+    """
     scratch = folder / ".state.json.new"
     handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "w") as file:
         json.dump(document, file)
-        file.flush()
-        os.fsync(file.fileno())
     scratch.replace(folder / "state.json")

@@ -14,7 +14,6 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,8 @@ def main(argv: list[str]) -> int:
     try:
         spec = json.loads(spec_path.read_bytes())
         supervisor = Supervisor(folder, spec)
-    except (OSError, ValueError, KeyError):
-        traceback.print_exc()
+    except (OSError, ValueError, KeyError) as error:
+        sys.stderr.write(f"{spec_path}: {_words(error)}\n")
         return BAD_SPEC
     supervisor.run()
     return 0
