@@ -25,7 +25,7 @@ Make = Callable[..., Manifest]
 FILES = {
     "MLmodel": b"flavors: {}",
     "code/pkg/__init__.py": b"",
-    "code/pkg/m.py": b"x = 1\n" * 1000,
+    "code/pkg/m.py": b"x = 1\n" * 100,
     "empty": b"",
 }
 
@@ -96,7 +96,9 @@ def test_a_second_call_changes_nothing_but_the_time_of_use(checkout: Checkout, m
     assert entries[1].bytes == sum(map(len, FILES.values())) + len(made.canonical_bytes())
 
 
-@pytest.mark.parametrize("damage", ["shorter", "missing", "extra", "link", "folder link", "manifest"])
+@pytest.mark.parametrize(
+    "damage", ["shorter", "missing", "extra", "link", "link of that size", "folder link", "manifest"]
+)
 def test_a_folder_that_does_not_look_right_is_made_anew(
     checkout: Checkout, manifest: Make, damage: str
 ) -> None:
@@ -114,6 +116,11 @@ def test_a_folder_that_does_not_look_right_is_made_anew(
     elif damage == "link":
         target.unlink()
         target.symlink_to("/etc/passwd")
+    elif damage == "link of that size":
+        size = target.stat().st_size
+        target.unlink()
+        target.symlink_to("/" * (size - len("etc/passwd")) + "etc/passwd")
+        assert target.lstat().st_size == size
     elif damage == "folder link":
         (model / "code").rename(model.parent / "elsewhere")
         (model / "code").symlink_to(model.parent / "elsewhere")
@@ -144,6 +151,14 @@ def test_damaged_bytes_never_become_a_folder(
         checkout.ensure(made)
     path.write_bytes(good)
     assert content_of(checkout.ensure(made)[0]) == FILES
+
+
+def test_a_size_that_the_manifest_says_and_the_bytes_do_not_have(checkout: Checkout, manifest: Make) -> None:
+    made = manifest(FILES)
+    files = [file.model_copy(update={"size": file.size + 1}) for file in made.files]
+    with pytest.raises(IntegrityError, match="MLmodel: blob"):
+        checkout.ensure(made.model_copy(update={"files": files}))
+    assert checkout.entries() == []
 
 
 def test_many_callers_get_one_folder(blobs: BlobStore, manifest: Make, tmp_path: Path) -> None:

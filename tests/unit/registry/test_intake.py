@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import pickle
+import re
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -101,6 +102,20 @@ def test_the_version_is_found_across_the_ends_of_chunks(read: Read) -> None:
         assert read({"model.pkl": content}).requirements == (PIN,)
     assert min(cuts) < 0
     assert max(cuts) > len(b"_sklearn_version") + 12
+
+
+def test_the_version_is_found_where_a_frame_of_the_pickle_ends(read: Read) -> None:
+    """A frame may end between the key and its value: its header then stands between them."""
+    cut = []
+    for size in range(65_000, 65_536):
+        model = LogisticRegression()
+        model.padding_ = "x" * size
+        content = pickle.dumps(model, 4)
+        if re.search(rb"_sklearn_version\x94\x95", content):
+            cut.append(content)
+    assert cut
+    for content in (cut[0], cut[-1]):
+        assert read({"model.pkl": content}).requirements == (PIN,)
 
 
 def test_an_estimator_of_another_library_asks_for_its_requirement(read: Read) -> None:
