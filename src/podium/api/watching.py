@@ -23,6 +23,8 @@ from podium.store import Store
 _log = logging.getLogger("podium.api")
 _BATCH = 1000
 """Changes that are read at once."""
+_STOP_LOOK = 0.25
+"""Seconds after which the thread sees that it shall end."""
 _QUEUE = 256
 """Batches that wait for a slow watcher before it has to read for itself."""
 
@@ -208,7 +210,7 @@ class WatchHub:
                     position = self._store.current_version()
                     # What was committed before is not published any more: everybody reads up to here by himself.
                     self._on_loop(self._lose)
-                version = self._store.wait_for_version(position, 0.5)
+                version = self._store.wait_for_version(position, _STOP_LOOK)
                 if version <= position:
                     continue
                 if not self._mailboxes:
