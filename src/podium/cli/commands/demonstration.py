@@ -24,9 +24,10 @@ def demo(
     ] = None,
 ) -> None:
     """A model goes live, bad versions are taken back by themselves. Runs a Podium of its own, under live traffic."""
-    from podium.cli.display import console
+    from rich.console import Console
+
     from podium.demo.story import run
 
-    code = run(console(), home=home, keep=keep)
+    code = run(Console(highlight=False), home=home, keep=keep)
     if code:
         raise typer.Exit(code)

@@ -30,6 +30,8 @@ HomeOption = Annotated[
     ),
 ]
 _LOOK_SECONDS = 0.05
+_COUNT_SECONDS = 1.0
+_RESTARTS = 2
 
 
 def register(app: typer.Typer) -> None:
@@ -89,13 +91,13 @@ def up(
         arguments += [] if value is None else [flag, str(value)]
     _check_ports(installation, {"api": (api_host, api_port), "gateway": (gateway_host, gateway_port)})
     quiet = not session.is_table
-    supervisor, began = _start(installation, arguments)
+    started = _Start(installation, arguments, seconds)
     try:
         with Activity("starting Podium", quiet=quiet) as activity:
-            _wait_ready(installation, supervisor, began, seconds, activity)
+            started.wait(activity)
         _announce(session, installation, detach=detach)
         if not detach:
-            _stay(supervisor)
+            _stay(started.supervisor)
     except KeyboardInterrupt:
         # A second Ctrl-C is for the impatient; `down` in another terminal finishes what this one did not.
         with Activity("stopping Podium", quiet=quiet) as activity:
@@ -134,34 +136,58 @@ def _start(installation: "Installation", arguments: list[str]) -> "tuple[subproc
         return installation.start(arguments, log), log.tell()
 
 
-def _wait_ready(
-    installation: "Installation",
-    supervisor: "subprocess.Popen[bytes]",
-    began: int,
-    timeout: float,
-    activity: Activity,
-) -> None:
-    from podium.cli.installation import ask, refusal
+class _Start:
+    """The supervisor that was just started, until everything is ready or it is clear that it will not be."""
 
-    deadline = time.monotonic() + timeout
-    for part, key, path in (("server", "url", "/readyz"), ("gateway", "gateway", "/v2/health/ready")):
-        activity.say(f"waiting for the {part}")
-        while True:
-            if supervisor.poll() is not None:
-                said = installation.last_words("supervisor", since=began)
-                raise refusal(said) or Unavailable(
-                    f"the supervisor ended with exit code {supervisor.returncode}"
-                )
-            address = installation.addresses().get(key)
-            if address and ask(address, path).ok:
-                break
-            if time.monotonic() > deadline:
-                raise Unavailable(
-                    f"the {part} was not ready within {timeout:g} s; it said last: "
-                    f"{' '.join(installation.last_words(part, lines=1)) or 'nothing'}",
-                    next_step=f"look into {installation.logs / part}.log; `podium down` stops what runs",
-                )
-            time.sleep(_LOOK_SECONDS)
+    def __init__(self, installation: "Installation", arguments: list[str], timeout: float) -> None:
+        self._installation = installation
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
+        self._pids: set[int] = set()
+        self._counted = 0.0
+        self.supervisor, self._began = _start(installation, arguments)
+
+    def wait(self, activity: Activity) -> None:
+        """Raises Unavailable, or what the supervisor refused."""
+        from podium.cli.installation import ask
+
+        # Another supervisor may have this home: then its server would answer, and ours be refused a moment later.
+        while self._installation.processes()["supervisor"] != self.supervisor.pid:
+            self._check("supervisor")
+        for part, key, path in (("server", "url", "/readyz"), ("gateway", "gateway", "/v2/health/ready")):
+            activity.say(f"waiting for the {part}")
+            self._pids.clear()
+            while not ask(str(self._installation.addresses().get(key, "")), path).ok:
+                self._check(part)
+                self._count_restarts(part)
+                time.sleep(_LOOK_SECONDS)
+
+    def _check(self, part: str) -> None:
+        from podium.cli.installation import refusal
+
+        if self.supervisor.poll() is not None:
+            said = refusal(self._installation.last_words("supervisor", since=self._began))
+            raise said or Unavailable(f"the supervisor ended with exit code {self.supervisor.returncode}")
+        if time.monotonic() > self._deadline:
+            raise self._failed(part, f"was not ready within {self._timeout:g} s")
+
+    def _count_restarts(self, part: str) -> None:
+        """Whoever ends again and again will not be ready by waiting."""
+        if time.monotonic() - self._counted < _COUNT_SECONDS:
+            return
+        self._counted = time.monotonic()
+        pid = self._installation.processes()[part]
+        self._pids |= {pid} if pid else set()
+        if len(self._pids) > _RESTARTS:
+            raise self._failed(part, "ends again and again")
+
+    def _failed(self, part: str, what: str) -> Unavailable:
+        said = " ".join(self._installation.last_words(part, lines=1)) or "nothing"
+        log = self._installation.logs / f"{part}.log"
+        return Unavailable(
+            f"the {part} {what}; it said last: {said}",
+            next_step=f"look into {log}; `podium down` stops what runs",
+        )
 
 
 def _announce(session: Session, installation: "Installation", *, detach: bool) -> None:
