@@ -16,7 +16,7 @@ from typing import Any
 
 import orjson
 
-from podium.gateway.admin import Admin, ServerInfo
+from podium.gateway.admin import Admin
 from podium.gateway.binary import Binary
 from podium.gateway.files import replace_file
 from podium.gateway.orphan import spawn_orphan
@@ -64,6 +64,10 @@ class Incarnation:
     def epoch(self) -> str:
         """Names this start: counters of two epochs are never subtracted from each other."""
         return f"{self.pid}-{self.start_ticks}"
+
+
+class _NotListening(Unavailable):
+    """Envoy is up, but its listener is not."""
 
 
 class EnvoyProcess:
@@ -124,10 +128,14 @@ class EnvoyProcess:
         arguments = ["--use-dynamic-base-id", "--base-id-path", str(self._layout.base_id)]
         fresh = self._spawn(fresh, arguments)
         self._write_state(fresh)
-        self._watch(fresh)
-        await self._until_live(fresh)
+        try:
+            await self._until_live(fresh)
+        except Unavailable:
+            if fresh.identity is not None:
+                await asyncio.to_thread(terminate, fresh.identity, 1.0)
+            raise
         fresh = replace(fresh, base_id=self._recorded_base_id())
-        self._current = fresh
+        self._watch(fresh)
         self._write_state(fresh)
         return fresh
 
@@ -212,16 +220,26 @@ class EnvoyProcess:
         except (FileNotFoundError, ValueError):
             return None
 
-    async def _until_live(self, incarnation: Incarnation) -> ServerInfo:
+    async def _until_live(self, incarnation: Incarnation) -> None:
         deadline = time.monotonic() + _START_SECONDS
         identity = incarnation.identity
         while time.monotonic() < deadline:
             if identity is None or not is_alive(identity):
                 raise Unavailable(f"Envoy ended while starting: {self.last_words(5)}")
-            with contextlib.suppress(Unavailable):
+            try:
                 info = await self._admin.info()
                 if info.state == "LIVE" and info.restart_epoch == incarnation.restart_epoch:
-                    return info
+                    if not await self._admin.listening():
+                        raise _NotListening(self.last_words(3))
+                    return
+            except _NotListening as error:
+                raise Unavailable(
+                    f"Envoy could not listen on {self._settings.host}:{self._settings.port}: {error.message}",
+                    next_step="see what else listens there, or give the gateway another port",
+                ) from error
+            except Unavailable:
+                # Not up yet.
+                pass
             await asyncio.sleep(_POLL_SECONDS)
         raise Unavailable(f"Envoy did not serve within {_START_SECONDS:.0f} s: {self.last_words(5)}")
 

@@ -1,9 +1,14 @@
 """What dies, and what goes on: agent, Envoy, replicas and server are killed under load."""
 
+import json
 import os
 import signal
+import socket
+import threading
 import time
+from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.integration.gateway.conftest import Gateway, until
@@ -199,6 +204,66 @@ def test_two_handovers_and_a_kill(world: World, gateway: Gateway, server: WireSe
     until(lambda: gateway.answers() and gateway.get("/v2/models/churn/infer").status_code == 200)
 
 
+def test_an_outdated_envoy_is_handed_over_by_the_next_agent(
+    world: World, gateway: Gateway, server: WireServer
+) -> None:
+    """What an upgrade of Podium is to the gateway: a new agent finds an Envoy that was started otherwise."""
+    gateway.start_agent()
+    server.wait_loaded(server.version)
+    old = gateway.envoy_pid()
+    gateway.signal_agent(signal.SIGTERM)
+    state = json.loads(gateway.settings.layout.state.read_text())
+    state["incarnations"][0]["start"] = "of an older version"
+    state["incarnations"][0]["unknown"] = "of another version"
+    gateway.settings.layout.state.write_text(json.dumps(state))
+    with Load(gateway.port) as load:
+        load.wait_more(100)
+        gateway.start_agent()
+        until(lambda: gateway.envoy_pid() != old)
+        server.wait_loaded(world.canary("churn", 100))
+        until(lambda: _is_gone(old))
+        load.wait_more(100)
+    assert load.failures == []
+
+
+def test_a_large_body_survives_the_death_of_a_replica(gateway: Gateway, server: WireServer) -> None:
+    world = World(server, gateway)
+    version = world.deploy("churn", replicas=2)
+    gateway.start_agent()
+    server.wait_loaded(version)
+    answers: list[httpx.Response] = []
+
+    def post() -> None:
+        path = "/v2/models/churn/infer?sleep=1"
+        answers.append(
+            httpx.post(f"http://127.0.0.1:{gateway.port}{path}", content=b"x" * 12 * 2**20, timeout=30)
+        )
+
+    # Least-request puts one on each replica.
+    threads = [threading.Thread(target=post) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    dying = gateway.replicas["churn-00001-0"]
+    until(lambda: _connections(dying.pid) >= 1)
+    dying.kill()
+    for thread in threads:
+        thread.join()
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert all(answer.json()["bytes"] == 12 * 2**20 for answer in answers)
+
+
+def test_a_taken_port_is_said(gateway: Gateway, server: WireServer) -> None:
+    with socket.create_server(("127.0.0.1", gateway.port)):
+        gateway.start_agent()
+        assert gateway.agent is not None
+        assert gateway.agent.wait(30) != 0
+    assert f"could not listen on 127.0.0.1:{gateway.port}" in gateway.agent_log()
+    assert "Address already in use" in gateway.agent_log()
+    # Nothing is left behind, and it works once the port is free.
+    gateway.start_agent()
+    until(gateway.answers)
+
+
 def test_a_second_agent_in_the_same_home_is_refused(
     world: World, gateway: Gateway, server: WireServer
 ) -> None:
@@ -255,6 +320,12 @@ def test_deployment_without_replicas_says_so(gateway: Gateway, server: WireServe
         answer.json()["detail"]
         == "deployment default/off: the deployment has no replicas (spec.replicas is 0)"
     )
+
+
+def _connections(pid: int) -> int:
+    """Open sockets of a process beside the one that it listens on."""
+    links = [os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir()]
+    return sum(link.startswith("socket:") for link in links) - 3
 
 
 def _is_gone(pid: int) -> bool:
