@@ -18,7 +18,6 @@ import fcntl
 import json
 import os
 import secrets
-import shutil
 import signal
 import sys
 import time
@@ -29,7 +28,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from podium.processes.identity import TOKEN_VARIABLE, ProcessIdentity, is_alive, send_signal, wait_exit
+from podium.processes.removal import remove_tree
 from podium.processes.sandbox import Box, Limits
+from podium.processes.shim.rotation import clean
 from podium.processes.spawn import spawn_detached
 from podium.resources.errors import IntegrityError, Refused, Unavailable
 
@@ -173,7 +174,8 @@ def remove(folder: Path) -> None:
     try:
         handle = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):
+            remove_tree(folder)
         return
     try:
         # With the lock held no shim can begin in a folder that is being removed.
@@ -181,7 +183,8 @@ def remove(folder: Path) -> None:
     except BlockingIOError:
         raise Refused(f"{folder.name} still runs", next_step="stop it first") from None
     else:
-        shutil.rmtree(folder)
+        with contextlib.suppress(FileNotFoundError):  # somebody else removed it meanwhile
+            remove_tree(folder)
     finally:
         os.close(handle)
 
@@ -192,8 +195,8 @@ def read_log(folder: Path, lines: int) -> list[str]:
     number = 0
     while len(found) < lines:
         path = folder / (f"log.{number}" if number else "log")
-        if not path.exists():
-            break
+        if number and not path.exists():
+            break  # while files are renamed the newest may be missing for a moment, but not the one before
         found = _last_lines(path, lines - len(found)) + found
         number += 1
     return found
@@ -342,7 +345,7 @@ def _last_lines(path: Path, lines: int, width: int = 2000) -> list[str]:
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return []
-    return [line[:width] for line in text.splitlines()[-lines:]] if lines > 0 else []
+    return [clean(line[:width]) for line in text.splitlines()[-lines:]] if lines > 0 else []
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:

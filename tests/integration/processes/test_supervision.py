@@ -128,6 +128,7 @@ def test_nothing_that_a_replica_started_survives_it(boxes: Boxes) -> None:
     )
     folder = boxes.start(code)
     running(folder)
+    until(lambda: any(line.startswith("escaped") for line in read_log(folder, 10)))
     escaped = next(int(line.split()[1]) for line in read_log(folder, 10) if line.startswith("escaped"))
     assert not gone(escaped)
     stop(folder, grace=5)

@@ -24,18 +24,24 @@ class RotatingLog:
         self._size = 0
         self._tail = b""
         self._dropped = 0
+        self._full = False
 
     def write(self, chunk: bytes) -> None:
         """Append; at a line's end, go on in a new file when this one is full."""
         self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
+        if self._full:
+            self._rotate()
         end = chunk.rfind(b"\n") + 1
         if self._size + len(chunk) <= self._max_bytes:
             self._append(chunk)
         elif end or self._size >= 2 * self._max_bytes:  # a line without an end must not defeat the limit
             end = end or len(chunk)
             self._append(chunk[:end])
-            self._rotate()
-            self._append(chunk[end:])
+            # Only with something to write: the newest file is never missing.
+            self._full = True
+            if chunk[end:]:
+                self._rotate()
+                self._append(chunk[end:])
         else:
             self._append(chunk)
 
@@ -47,7 +53,7 @@ class RotatingLog:
     def tail(self, lines: int = 40, width: int = 2000) -> list[str]:
         """The last lines, each cut to `width` characters."""
         text = self._tail.decode(errors="replace")
-        return [line[:width] for line in text.splitlines()[-lines:]]
+        return [clean(line[:width]) for line in text.splitlines()[-lines:]]
 
     def _append(self, chunk: bytes) -> None:
         if not chunk:
@@ -82,6 +88,7 @@ class RotatingLog:
             os.close(self._file)
             self._file = None
         self._size = 0
+        self._full = False
         for number in range(self._keep, 0, -1):
             older = self._path.with_name(f"{self._path.name}.{number}")
             newer = self._path.with_name(f"{self._path.name}.{number - 1}") if number > 1 else self._path
@@ -91,6 +98,11 @@ class RotatingLog:
                 continue
             except OSError:
                 break
+
+
+def clean(line: str) -> str:
+    """Without what would drive a terminal: a log is a stranger's text, and somebody will print it."""
+    return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in line)
 
 
 def _line(level: str, message: str) -> bytes:

@@ -124,6 +124,7 @@ class ProcessTarget:
 
     def close(self) -> None:
         """Watch no more; replicas go on."""
+        self._callback = None
         self._exits.close()
 
     def _observations(
