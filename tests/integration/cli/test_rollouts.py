@@ -106,7 +106,7 @@ def test_wait_ends_with_10_when_it_is_rolled_back(podium: Podium, served: Plant)
 def test_explain_tells_steps_decisions_and_evidence(podium: Podium, served: Plant) -> None:
     podium("apply", "-f", "-", stdin=wish(2))
     with running(served, bad):
-        podium("rollout", "status", "churn", "--wait", "--timeout", "30s", code=10)
+        podium("rollout", "status", "churn-2", "--wait", "--timeout", "30s", code=10)
     told = podium("rollout", "explain", "churn").out
     assert "churn: traffic from churn-00001 to churn-00002, strategy canary" in told
     assert "step 1, 20 % for 100 requests: took" in told

@@ -29,6 +29,36 @@ HomeOption = Annotated[
         "--home", metavar="FOLDER", help="This installation's folder; else PODIUM_HOME, else ~/.podium."
     ),
 ]
+ApiPortOption = Annotated[
+    int | None,
+    typer.Option(
+        "--api-port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Else PODIUM_API_PORT, else 6780; 0: any free one.",
+    ),
+]
+GatewayPortOption = Annotated[
+    int | None,
+    typer.Option(
+        "--gateway-port",
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help="Else PODIUM_GATEWAY_PORT, else 6781; 0: any free one.",
+    ),
+]
+ApiHostOption = Annotated[
+    str | None, typer.Option("--api-host", metavar="ADDRESS", help="Else PODIUM_API_HOST, else 127.0.0.1.")
+]
+GatewayHostOption = Annotated[
+    str | None,
+    typer.Option("--gateway-host", metavar="ADDRESS", help="Else PODIUM_GATEWAY_HOST, else 127.0.0.1."),
+]
+ReadyOption = Annotated[
+    str, typer.Option("--timeout", metavar="TIME", help="How long server and gateway may take to be ready.")
+]
 _LOOK_SECONDS = 0.05
 _COUNT_SECONDS = 1.0
 _RESTARTS = 2
@@ -45,38 +75,11 @@ def up(
     session: Session,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return as soon as it is ready.")] = False,
     home: HomeOption = None,
-    api_port: Annotated[
-        int | None,
-        typer.Option(
-            "--api-port",
-            metavar="PORT",
-            min=0,
-            max=65535,
-            help="Else PODIUM_API_PORT, else 6780; 0: any free one.",
-        ),
-    ] = None,
-    gateway_port: Annotated[
-        int | None,
-        typer.Option(
-            "--gateway-port",
-            metavar="PORT",
-            min=0,
-            max=65535,
-            help="Else PODIUM_GATEWAY_PORT, else 6781; 0: any free one.",
-        ),
-    ] = None,
-    api_host: Annotated[
-        str | None,
-        typer.Option("--api-host", metavar="ADDRESS", help="Else PODIUM_API_HOST, else 127.0.0.1."),
-    ] = None,
-    gateway_host: Annotated[
-        str | None,
-        typer.Option("--gateway-host", metavar="ADDRESS", help="Else PODIUM_GATEWAY_HOST, else 127.0.0.1."),
-    ] = None,
-    timeout: Annotated[
-        str,
-        typer.Option("--timeout", metavar="TIME", help="How long server and gateway may take to be ready."),
-    ] = "90s",
+    api_port: ApiPortOption = None,
+    gateway_port: GatewayPortOption = None,
+    api_host: ApiHostOption = None,
+    gateway_host: GatewayHostOption = None,
+    timeout: ReadyOption = "90s",
 ) -> None:
     """Start Podium here: server, gateway and Envoy. Ctrl-C stops all of it."""
     from podium.cli.installation import Installation

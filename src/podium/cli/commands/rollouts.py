@@ -58,6 +58,17 @@ def find_rollout(client: "Client", name: str) -> "Rollout":
     )
 
 
+def _deployment_of(client: "Client", name: str) -> str:
+    """The Deployment with this name, or that of the rollout with this name. Raises NotFound."""
+    try:
+        return client.get("Deployment", name).metadata.name
+    except NotFound as error:
+        try:
+            return str(client.get("Rollout", name).spec.deployment)
+        except NotFound:
+            raise error from None
+
+
 def _number(rollout: "Rollout") -> tuple[Any, int]:
     """In the order in which they were made; two of one moment by their number."""
     suffix = rollout.metadata.name.rpartition("-")[2]
@@ -73,7 +84,8 @@ def status(
     """Where a rollout stands. With --wait the exit code is 0 promoted, 10 rolled back, 11 held, 12 timed out."""
     with session.client() as client:
         if wait:
-            outcome = follow(session, client, name, timeout=seconds_of(timeout))
+            seconds = seconds_of(timeout)
+            outcome = follow(session, client, _deployment_of(client, name), timeout=seconds)
             emit(session, outcome_document(outcome), lambda: print(clean(outcome_line(outcome))))
             if (code := CODES[outcome.outcome]) is not Exit.OK:
                 raise typer.Exit(code)
