@@ -338,7 +338,7 @@ class _Source:
         return {
             "run_id": known.get("run"),
             "description": str(known.get("description") or "")[:_MAX_DESCRIPTION],
-            "omitted": [ascii(name)[1:257] for name in omitted[:100]],
+            "omitted": [ascii(name)[1:-1][:256] for name in omitted[:100]],
             **kept,
         }
 
