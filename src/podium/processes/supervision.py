@@ -37,6 +37,7 @@ from podium.resources.errors import IntegrityError, Refused, Unavailable
 _SHIM = Path(__file__).resolve().parent / "shim"
 _START_SECONDS = 20.0
 _POLL_SECONDS = 0.003
+_LAST_MOMENT_SECONDS = 2.0
 SOCKET_PATH_BYTES = 107
 """sun_path holds 108 bytes with its closing NUL: unix(7)."""
 
@@ -179,14 +180,26 @@ def remove(folder: Path) -> None:
         return
     try:
         # With the lock held no shim can begin in a folder that is being removed.
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise Refused(f"{folder.name} still runs", next_step="stop it first") from None
-    else:
+        if not _take(handle, _LAST_MOMENT_SECONDS):
+            raise Refused(f"{folder.name} still runs", next_step="stop it first")
         with contextlib.suppress(FileNotFoundError):  # somebody else removed it meanwhile
             remove_tree(folder)
     finally:
         os.close(handle)
+
+
+def _take(handle: int, seconds: float) -> bool:
+    """Lock a file, waiting a moment: a shim that was started twice holds the lock until it sees that it has no work."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        else:
+            return True
 
 
 def read_log(folder: Path, lines: int) -> list[str]:
