@@ -1,6 +1,7 @@
 """The API against its own OpenAPI document: schemathesis with all its checks, on a real server."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,17 +21,20 @@ def test_the_api_keeps_its_word(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         push_versions(server)
         server.create(deployment("churn"))
+        # One worker: on Python 3.11 `ast`, which hypothesis reads lambdas with, is not safe for threads.
         command = [
             str(Path(sys.executable).with_name("schemathesis")),
             "--config-file", str(HERE / "schemathesis.toml"),
             "run", f"{server.url}/openapi.json",
             "--header", f"Authorization: Bearer {server.admin_token}",
-            "--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", "8",
-            "--continue-on-failure", "--seed", "20261121", "--workers", "4", "--no-color",
+            "--checks", "all", "--phases", "examples,coverage,fuzzing", "--max-examples", "6",
+            "--continue-on-failure", "--seed", "20261121", "--no-color",
         ]  # fmt: skip
         environment = {**os.environ, "SCHEMATHESIS_HOOKS": str(HERE / "fuzz_checks.py")}
         done = subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=580
         )
     assert done.returncode == 0, done.stdout[-12_000:] + done.stderr[-2_000:]
-    assert "Selected: 50/51" in done.stdout or "Tested:" in done.stdout, done.stdout[-3_000:]
+    tested = re.search(r"Tested: (\d+)", done.stdout)
+    assert tested is not None, done.stdout[-3_000:]
+    assert int(tested[1]) >= 50, done.stdout[-3_000:]
