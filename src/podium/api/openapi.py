@@ -283,6 +283,8 @@ def _small() -> dict[str, Any]:
             id=_NUMBER, rolloutUid=_TEXT, at={"type": "number"}, gateway=_TEXT, epoch=_TEXT, weightBp=_NUMBER,
             stable={"type": "object"}, candidate={"type": "object"},
         ),
+        "ReplayList": _shape(items={"type": "array", "items": _shape(
+            decision=_NUMBER, same={"type": "boolean"}, verdict=_MAYBE, reason=_TEXT)}),
         "ReplicaLogList": _shape(items={"type": "array", "items": {"$ref": f"{_REF}ReplicaLog"}}),
         "TokenList": _shape(items={"type": "array", "items": {"$ref": f"{_REF}TokenInfo"}}),
         "AliasHistory": _shape(

@@ -62,6 +62,13 @@ class Preparing:
             error=state.error if state.phase == "failed" else "",
         )
 
+    def distrust(self, manifest: Manifest) -> None:
+        """A replica found damaged files: the next look copies them from the store again, hashing every byte."""
+        digest = manifest.digest()
+        with self._lock:
+            self._done.pop(digest, None)
+        self._checkout.discard(digest)
+
     def _checked_out(self, manifest: Manifest) -> tuple[Path, Path]:
         """Checked once per server; a replica hashes everything again before it loads."""
         digest = manifest.digest()

@@ -56,6 +56,20 @@ class Explanation:
     passage: str
     steps: Sequence[Step]
     ending: str
+    replayed: Sequence[Mapping[str, Any]] = ()
+    """The server's answer when it judged the stored evidence again."""
+
+    @property
+    def replay_words(self) -> str:
+        """One sentence about it; empty where no decision rests on statistics."""
+        different = [int(item["decision"]) + 1 for item in self.replayed if not item["same"]]
+        if different:
+            numbers = ", ".join(str(number) for number in different)
+            return f"judged again, the stored evidence does NOT give the same verdict for decision {numbers}"
+        count = len(self.replayed)
+        return (
+            f"judged again, the stored evidence gives the same verdict ({count} of {count})" if count else ""
+        )
 
     def document(self) -> dict[str, Any]:
         """For -o json: passage, steps, decisions as the API has them, ending."""
@@ -65,6 +79,7 @@ class Explanation:
             "steps": [_step_document(step) for step in self.steps],
             "decisions": self.rollout.document()["status"]["decisions"],
             "ending": self.ending,
+            "replay": [dict(item) for item in self.replayed],
         }
 
 
@@ -83,9 +98,9 @@ def _step_document(step: Step) -> dict[str, Any]:
     }
 
 
-def explanation(rollout: "Rollout") -> Explanation:
+def explanation(rollout: "Rollout", replayed: Sequence[Mapping[str, Any]] = ()) -> Explanation:
     """The story of a rollout, also of one that has not ended."""
-    return Explanation(rollout, _passage(rollout), _steps(rollout), _ending(rollout))
+    return Explanation(rollout, _passage(rollout), _steps(rollout), _ending(rollout), replayed)
 
 
 def _passage(rollout: "Rollout") -> str:
@@ -201,6 +216,8 @@ def print_explanation(told: Explanation) -> None:
             print(f"  {line}")
     print(coloured("Outcome", "bold"))
     print(f"  {clean(told.ending)}")
+    if told.replay_words:
+        print(f"  {told.replay_words}")
 
 
 def _step_line(step: Step) -> str:

@@ -192,6 +192,12 @@ def samples(rollout_name: str, workspace: str) -> Operation[list[dict[str, Any]]
         after = page["next"]
 
 
+def replay(rollout_name: str, workspace: str) -> Operation[list[dict[str, Any]]]:
+    """What the stored evidence of a rollout's decisions gives when it is judged again."""
+    path = f"{place(KINDS['Rollout'], workspace, rollout_name)}/replay"
+    return list((yield from plain(path))["items"])
+
+
 def plain(path: str) -> Operation[dict[str, Any]]:
     """Whatever the API says there."""
     reply: Reply = yield from call(Call("GET", path))

@@ -167,6 +167,10 @@ class Client:
         """What the gateways counted during a rollout."""
         return self._run(operations.samples(rollout, self._within(workspace)))
 
+    def replay(self, rollout: str, *, workspace: str | None = None) -> Sequence[dict[str, Any]]:
+        """Each decision's evidence, judged again: `same` is True where the verdict is the one that was stored."""
+        return self._run(operations.replay(rollout, self._within(workspace)))
+
     def logs(
         self, name: str, *, replica: str | None = None, lines: int = 100, workspace: str | None = None
     ) -> Sequence[ReplicaLog]:

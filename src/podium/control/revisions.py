@@ -19,6 +19,8 @@ from podium.store import Actor, Apply, Lease, Store
 from podium.targets.port import ReplicaObservation, ReplicaWish, Target
 
 FINALIZER = "podium/drain"
+DAMAGED_FILES = 3
+"""The model server's exit code when the bytes on disk are not those of the manifest."""
 _BUILD_LOOK = datetime.timedelta(milliseconds=300)
 _FAILED_RETRY = datetime.timedelta(seconds=60)
 
@@ -45,6 +47,9 @@ class Preparation(Protocol):
 
     def prepare(self, revision: Revision, manifest: Manifest) -> Prepared:
         """Files checked out and environment looked at. Never waits for a build. Raises IntegrityError."""
+
+    def distrust(self, manifest: Manifest) -> None:
+        """A replica found that the files differ from the manifest: check them out anew, from the store."""
 
 
 class RevisionReconciler:
@@ -88,6 +93,8 @@ class RevisionReconciler:
             if prepared.python is None and not observed:
                 self._preparing(lease, prepared)
                 return
+            if any(seen.phase == "Exited" and seen.exit_code == DAMAGED_FILES for seen in observed):
+                self._preparation.distrust(manifest)
         world = RevisionWorld(
             now=now(),
             replicas=[_seen(observation) for observation in observed],

@@ -13,7 +13,7 @@ from podium.store import Actor
 
 def rollout_with_a_verdict() -> Rollout:
     arms = {
-        "stable": ArmCounts(started=200, total=200),
+        "stable": ArmCounts(started=900, total=900),
         "candidate": ArmCounts(started=100, total=100, bad=30),
     }
     window = Window(start=0.0, end=10.0, gateway="g", rho=0.1, **arms)
@@ -36,11 +36,11 @@ def rollout_with_a_verdict() -> Rollout:
     return rollout.model_copy(update={"status": status.model_copy(update={"decisions": [decision]})})
 
 
-def test_the_same_evidence_gives_the_same_verdict_and_changed_evidence_is_noticed(served: Any) -> None:
+def test_the_same_evidence_gives_the_same_verdict_and_changed_evidence_is_noticed(server: Any) -> None:
     made = rollout_with_a_verdict()
-    with served.store.write(Actor("tester", "user")) as tx:
+    with server.store.write(Actor("tester", "user")) as tx:
         uid = tx.create(made).uid
-    items = served.http().get("/api/v1/workspaces/default/rollouts/d-2/replay").json()["items"]
+    items = server.http().get("/api/v1/workspaces/default/rollouts/d-2/replay").json()["items"]
     assert [(item["decision"], item["same"], item["verdict"]) for item in items] == [(0, True, "rollback")]
 
     decision = made.status.decisions[0]
@@ -49,7 +49,7 @@ def test_the_same_evidence_gives_the_same_verdict_and_changed_evidence_is_notice
     forged = made.status.model_copy(
         update={"decisions": [decision.model_copy(update={"evidence": evidence})]}
     )
-    with served.store.write(Actor("tester", "user")) as tx:
+    with server.store.write(Actor("tester", "user")) as tx:
         tx.set_status(uid, forged)
-    items = served.http().get("/api/v1/workspaces/default/rollouts/d-2/replay").json()["items"]
+    items = server.http().get("/api/v1/workspaces/default/rollouts/d-2/replay").json()["items"]
     assert [item["same"] for item in items] == [False]

@@ -52,8 +52,8 @@ class Replicas:
     def logs(self, name: str, lines: int) -> list[str]:
         return []
 
-    def die(self, name: str) -> None:
-        self.rows[name] = replace(self.rows[name], phase="Exited", exit_code=-9, log_tail=["last words"])
+    def die(self, name: str, code: int = -9) -> None:
+        self.rows[name] = replace(self.rows[name], phase="Exited", exit_code=code, log_tail=["last words"])
 
 
 @dataclass
@@ -71,9 +71,13 @@ class Ready:
 class Preparation:
     def __init__(self) -> None:
         self.answer = Ready()
+        self.distrusted: list[str] = []
 
     def prepare(self, revision: Any, manifest: Manifest) -> Ready:
         return self.answer
+
+    def distrust(self, manifest: Manifest) -> None:
+        self.distrusted.append(manifest.digest())
 
 
 class Plant:

@@ -270,3 +270,25 @@ def test_a_crash_loop_is_said_with_the_last_lines(plant: Any) -> None:
     assert (deployment.status.phase, rollout.status.phase) == ("Failed", "RolledBack")
     assert "3 replicas in a row ended" in deployment.status.message
     assert "last words" in deployment.status.message
+
+
+def test_a_thousand_counts_later_every_stored_verdict_is_the_same(plant: Any) -> None:
+    first(plant)
+    second(plant)
+    for _ in range(20):
+        plant.traffic("churn-2", (500, 1), (500, 1))
+        plant.settle()
+    judged = [item for item in plant.get("Rollout", "churn-2").status.decisions if item.evidence]
+    assert judged
+    for item in judged:
+        again = replay(item.evidence)
+        assert again.evidence is not None
+        assert again.evidence["verdict"] == item.evidence["verdict"]
+
+
+def test_files_that_a_replica_found_damaged_are_checked_out_anew(plant: Any) -> None:
+    first(plant)
+    plant.target.die("churn-00001-1", code=3)
+    plant.store.wake(plant.get("Revision", "churn-00001").uid)
+    plant.settle()
+    assert plant.preparation.distrusted == [plant.get("Revision", "churn-00001").spec.manifest_digest]

@@ -1,4 +1,4 @@
-"""Verify, garbage collection, folders into the store, and the difference between two versions."""
+"""Verify, garbage collection, and folders into the store."""
 
 import datetime
 import hashlib
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from podium.registry.blobs import BlobStore
-from podium.registry.diff import diff
 from podium.registry.folder import list_files, store_folder
 from podium.registry.garbage import DEFAULT_GRACE, collect
 from podium.registry.verify import LOCK, verify_version
@@ -125,39 +124,3 @@ def test_links_and_strange_files_are_refused_not_followed(
     with pytest.raises(InvalidInput, match="files: "):
         store_folder(folder, blobs)
     assert list(blobs.walk()) == []
-
-
-def test_versions_that_are_the_same_have_no_difference(manifest: Make) -> None:
-    assert diff(manifest(FILES), manifest(FILES)) == []
-
-
-def test_every_part_of_a_version_is_compared(manifest: Make) -> None:
-    tensor = {"name": "x", "datatype": "FP64", "shape": [-1]}
-    before = manifest(
-        {"same": b"1", "gone": b"2", "other": b"3"},
-        requirements=["numpy==1.26", "scipy"], metrics={"auc": 0.9, "f1": 0.5},
-        signature={"inputs": [tensor], "outputs": []}, datasets=[{"name": "train", "sha256": "0" * 64, "size": 1}],
-    )  # fmt: skip
-    after = manifest(
-        {"same": b"1", "new": b"2", "other": b"4"},
-        requirements=["numpy==2.0", "pandas"], metrics={"auc": 0.95}, python="3.12", lock={"sha256": "1" * 64},
-        signature={"inputs": [{**tensor, "shape": [-1, 2]}], "outputs": [tensor]},
-        datasets=[{"name": "train", "sha256": "1" * 64, "size": 1}, {"name": "test", "sha256": "1" * 64, "size": 1}],
-        git={"commit": "a" * 40}, lineage={"run": "1"},
-    )  # fmt: skip
-    found = [(each.part, each.name, each.change) for each in diff(before, after)]
-    assert found == [
-        ("file", "gone", "removed"), ("file", "new", "added"), ("file", "other", "changed"),
-        ("requirement", "numpy", "changed"), ("requirement", "pandas", "added"), ("requirement", "scipy", "removed"),
-        ("input", "x", "changed"), ("output", "x", "added"),
-        ("metric", "auc", "changed"), ("metric", "f1", "removed"),
-        ("dataset", "test", "added"), ("dataset", "train", "changed"),
-        ("setting", "git", "added"), ("setting", "lineage", "added"), ("setting", "lock", "changed"),
-        ("setting", "python", "changed"),
-    ]  # fmt: skip
-    mirrored = {"added": "removed", "removed": "added", "changed": "changed"}
-    back = [(each.part, each.name, each.change) for each in diff(after, before)]
-    assert back == [(part, name, mirrored[change]) for part, name, change in found]
-    assert diff(before, after)[3].document() == {
-        "part": "requirement", "name": "numpy", "change": "changed", "before": "numpy==1.26", "after": "numpy==2.0",
-    }  # fmt: skip

@@ -20,6 +20,9 @@ from podium.api.parameters import (
 from podium.api.problems import described
 from podium.api.services import Services, services_of
 from podium.api.wire import JSON
+from podium.planning.looks import replay
+from podium.resources.kinds import Rollout
+from podium.resources.rollout import Decision
 from podium.store import AuditRow, EventRow
 
 App = Annotated[Services, Depends(services_of)]
@@ -30,7 +33,7 @@ AfterSample = Annotated[
 
 
 def router() -> APIRouter:
-    """GET /events, GET /audit, GET .../rollouts/{name}/samples."""
+    """GET /events, GET /audit, GET .../rollouts/{name}/samples and /replay."""
     routes = APIRouter(tags=["Records"])
 
     @routes.get(
@@ -99,7 +102,38 @@ def router() -> APIRouter:
         rows = services.store.samples(rollout.uid, after, limit)
         return _records(rows, limit, lambda row: row.id)
 
+    @routes.get(
+        "/workspaces/{workspace}/rollouts/{name}/replay",
+        operation_id="replayRollout",
+        summary="Judge the stored evidence of each decision again: the same evidence gives the same verdict",
+        response_class=JSON,
+        responses={200: answer("ReplayList"), **described(401, 403, 404)},
+    )
+    def replay_rollout(caller: ViewerHere, services: App, workspace: WorkspaceName, name: ObjectName) -> JSON:
+        with services.store.read() as tx:
+            rollout = tx.get("Rollout", workspace, name)
+        return JSON({"items": [_replayed(index, item) for index, item in _judged(rollout)]})
+
     return routes
+
+
+def _judged(rollout: Rollout) -> list[tuple[int, Decision]]:
+    """The decisions that rest on statistics; a person's act and a dead candidate need none."""
+    return [
+        (index, item)
+        for index, item in enumerate(rollout.status.decisions)
+        if item.evidence is not None and "analysis" in item.evidence
+    ]
+
+
+def _replayed(index: int, decision: Decision) -> dict[str, Any]:
+    kept = (decision.evidence or {}).get("verdict", {})
+    try:
+        look = replay(decision.evidence or {})
+    except ValueError as error:
+        return {"decision": index, "same": False, "verdict": None, "reason": str(error)}
+    again = (look.evidence or {}).get("verdict", {})
+    return {"decision": index, "same": again == kept, "verdict": again.get("decision"), "reason": look.reason}
 
 
 def _of_caller(

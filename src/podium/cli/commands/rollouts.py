@@ -172,7 +172,8 @@ def explain(session: Session, name: AnyNameArgument) -> None:
 
     with session.client() as client:
         rollout = find_rollout(client, name)
-    told = explanation(rollout)
+        replayed = client.replay(rollout.metadata.name)
+    told = explanation(rollout, replayed)
     emit(session, told.document(), lambda: print_explanation(told))
 
 
