@@ -119,6 +119,10 @@ def test_explain_tells_steps_decisions_and_evidence(podium: Podium, served: Plan
     assert document["steps"][0]["candidate"]["failed"] > 0
     assert document["steps"][0]["stable"]["failed"] == 0
     assert document["decisions"][-1]["evidence"]["verdict"]["decision"] == "rollback"
+    judged = len(document["replay"])
+    assert judged >= 1
+    assert all(item["same"] for item in document["replay"])
+    assert f"judged again, the stored evidence gives the same verdict ({judged} of {judged})" in told
 
 
 def test_a_good_one_is_promoted_and_can_be_taken_back_by_hand(podium: Podium, served: Plant) -> None:

@@ -102,6 +102,14 @@ def test_it_prints_whatever_there_is(capsys: pytest.CaptureFixture[str]) -> None
     assert "step 1, 10 % for 60 s: took 61 s, candidate 2 failed of 100, stable 3 failed of 900" in out
 
 
+def test_a_replay_that_differs_is_said_by_the_number_of_the_decision() -> None:
+    made = rollout(PROMOTED, "Promoted", finishedAt=at(101))
+    replayed = [{"decision": 2, "same": True}, {"decision": 3, "same": False}]
+    assert "does NOT give the same verdict for decision 4" in explanation(made, replayed).replay_words
+    assert explanation(made, replayed[:1]).replay_words.endswith("gives the same verdict (1 of 1)")
+    assert explanation(made).replay_words == ""
+
+
 def test_a_finding_in_figures_and_in_words() -> None:
     finding = {
         "metric": "error_rate", "state": "worse", "words": "30 of 40 failed", "e_value": 4.86e18, "e_needed": 40.0,
