@@ -1,0 +1,14 @@
+"""One installation for all chaos tests of a module: starting it and pushing real versions is what takes time."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.world import World, world
+
+
+@pytest.fixture(scope="module")
+def installed() -> Iterator[World]:
+    with world() as made:
+        made.settle("first")
+        yield made
