@@ -24,8 +24,13 @@ _SIZE = {"content-length": {"description": "Bytes of the blob.", "schema": {"typ
 def router() -> APIRouter:
     """HEAD, PUT, GET /blobs/{sha256}."""
     routes = APIRouter(tags=["Blob"])
-    writing = Threads(8)
+    _add_question(routes)
+    _add_upload(routes)
+    _add_download(routes)
+    return routes
 
+
+def _add_question(routes: APIRouter) -> None:
     @routes.head(
         "/blobs/{sha256}",
         operation_id="hasBlob",
@@ -43,6 +48,10 @@ def router() -> APIRouter:
         if found is None:
             raise NotFound(f"blob {sha256} is not stored", next_step="PUT it")
         return Response(media_type="application/octet-stream", headers={"content-length": str(found.size)})
+
+
+def _add_upload(routes: APIRouter) -> None:
+    writing = Threads(8)
 
     @routes.put(
         "/blobs/{sha256}",
@@ -77,6 +86,8 @@ def router() -> APIRouter:
         result = {"sha256": sha256, "size": writer.size, "created": created}
         return JSON(result, status_code=201 if created else 200)
 
+
+def _add_download(routes: APIRouter) -> None:
     @routes.get(
         "/blobs/{sha256}",
         operation_id="getBlob",
@@ -98,5 +109,3 @@ def router() -> APIRouter:
 
         headers = {"content-length": str(size)}
         return StreamingResponse(rest(), media_type="application/octet-stream", headers=headers)
-
-    return routes

@@ -24,12 +24,15 @@ _PATH = "/workspaces/{workspace}/deployments/{name}"
 def router() -> APIRouter:
     """POST .../rollout, POST .../rollback, GET .../logs."""
     routes = APIRouter(tags=["Deployment"])
+    _add_steering(routes)
+    _add_rollback(routes)
+    _add_logs(routes)
+    return routes
 
+
+def _add_steering(routes: APIRouter) -> None:
     async def wanted_action(request: Request, caller: WriterHere, services: App) -> RolloutActionRequest:
         return await read_model(request, RolloutActionRequest, services.settings.limits.document)
-
-    async def wanted_rollback(request: Request, caller: WriterHere, services: App) -> RollbackRequest:
-        return await read_model(request, RollbackRequest, services.settings.limits.document)
 
     @routes.post(
         f"{_PATH}/rollout",
@@ -50,6 +53,11 @@ def router() -> APIRouter:
             result = act(tx, tx.get("Deployment", workspace, name), wanted.action)
         return JSON(result.model_dump(mode="json", by_alias=True))
 
+
+def _add_rollback(routes: APIRouter) -> None:
+    async def wanted_rollback(request: Request, caller: WriterHere, services: App) -> RollbackRequest:
+        return await read_model(request, RollbackRequest, services.settings.limits.document)
+
     @routes.post(
         f"{_PATH}/rollback",
         operation_id="rollBack",
@@ -69,6 +77,8 @@ def router() -> APIRouter:
             result = roll_back(tx, tx.get("Deployment", workspace, name), wanted.revision)
         return JSON(result.model_dump(mode="json", by_alias=True))
 
+
+def _add_logs(routes: APIRouter) -> None:
     @routes.get(
         f"{_PATH}/logs",
         operation_id="readLogs",
@@ -88,5 +98,3 @@ def router() -> APIRouter:
             tx.get("Deployment", workspace, name)
         found = services.logs.logs(workspace, name, replica, lines)
         return JSON({"items": [log.model_dump(mode="json", by_alias=True) for log in found]})
-
-    return routes

@@ -30,10 +30,13 @@ _UNFINISHED = f"status.phase notin ({','.join(sorted(FINAL_PHASES))})"
 def router() -> APIRouter:
     """GET /gateway/config, PUT /gateways/{name}, GET /gateways."""
     routes = APIRouter(tags=["Gateway"])
+    _add_config(routes)
+    _add_report(routes)
+    _add_list(routes)
+    return routes
 
-    async def given_report(request: Request, caller: Gateway, services: App) -> GatewayReport:
-        return await read_model(request, GatewayReport, services.settings.limits.report)
 
+def _add_config(routes: APIRouter) -> None:
     @routes.get(
         "/gateway/config",
         operation_id="getGatewayConfig",
@@ -52,6 +55,11 @@ def router() -> APIRouter:
             version=version,
         )
         return JSON(config.model_dump(mode="json", by_alias=True))
+
+
+def _add_report(routes: APIRouter) -> None:
+    async def given_report(request: Request, caller: Gateway, services: App) -> GatewayReport:
+        return await read_model(request, GatewayReport, services.settings.limits.report)
 
     @routes.put(
         "/gateways/{name}",
@@ -79,6 +87,8 @@ def router() -> APIRouter:
         receipt = GatewayReceipt(samples=kept, version=services.store.current_version())
         return JSON(receipt.model_dump(mode="json", by_alias=True))
 
+
+def _add_list(routes: APIRouter) -> None:
     @routes.get(
         "/gateways",
         operation_id="listGateways",
@@ -91,8 +101,6 @@ def router() -> APIRouter:
         return JSON(
             {"items": [_shown(row, caller.may_enter) for row in services.store.gateways(since=after)]}
         )
-
-    return routes
 
 
 def _keep(services: Services, gateway: str, given: GatewayReport) -> tuple[int, set[str]]:

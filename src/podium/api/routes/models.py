@@ -33,6 +33,7 @@ def router() -> APIRouter:
     routes = APIRouter(tags=["Model"])
     _add_publishing(routes)
     _add_aliases(routes)
+    _add_alias_history(routes)
     _add_verify(routes)
     return routes
 
@@ -152,6 +153,8 @@ def _add_aliases(routes: APIRouter) -> None:
             _wake_followers(tx, after, alias)
         return JSON(after.document())
 
+
+def _add_alias_history(routes: APIRouter) -> None:
     @routes.get(
         f"{_MODEL}/aliases",
         operation_id="listAliasHistory",

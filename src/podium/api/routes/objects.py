@@ -33,6 +33,11 @@ def router() -> APIRouter:
 
 
 def _add_kind(routes: APIRouter, kind: Kind) -> None:
+    _add_lists(routes, kind)
+    _add_single(routes, kind)
+
+
+def _add_lists(routes: APIRouter, kind: Kind) -> None:
     names, within = f"{kind.name}s", f"/workspaces/{{workspace}}/{kind.plural}"
 
     def list_everywhere(
@@ -62,6 +67,21 @@ def _add_kind(routes: APIRouter, kind: Kind) -> None:
                 )
             )
 
+    listing: Responses = {200: answer(f"{kind.name}List")}
+    routes.add_api_route(
+        f"/{kind.plural}", list_everywhere, methods=["GET"], operation_id=f"listAll{names}",
+        summary=f"{names} of all workspaces that the token covers", responses={**listing, **described(401, 403)},
+        response_class=JSON, tags=[kind.name],
+    )  # fmt: skip
+    routes.add_api_route(
+        within, list_here, methods=["GET"], operation_id=f"list{names}", summary=f"{names} of a workspace",
+        responses={**listing, **described(401, 403)}, response_class=JSON, tags=[kind.name],
+    )  # fmt: skip
+
+
+def _add_single(routes: APIRouter, kind: Kind) -> None:
+    place = f"/workspaces/{{workspace}}/{kind.plural}/{{name}}"
+
     def get_one(caller: ReaderHere, services: App, workspace: WorkspaceName, name: ObjectName) -> JSON:
         with services.store.read() as tx:
             return JSON(tx.get(kind.name, workspace, name).document())
@@ -77,23 +97,13 @@ def _add_kind(routes: APIRouter, kind: Kind) -> None:
             result = delete(tx, caller, tx.get(kind.name, workspace, name), resource_version)
         return _deleted(result.removed, result.model_dump(mode="json", by_alias=True))
 
-    listing: Responses = {200: answer(f"{kind.name}List")}
     routes.add_api_route(
-        f"/{kind.plural}", list_everywhere, methods=["GET"], operation_id=f"listAll{names}",
-        summary=f"{names} of all workspaces that the token covers", responses={**listing, **described(401, 403)},
-        response_class=JSON, tags=[kind.name],
-    )  # fmt: skip
-    routes.add_api_route(
-        within, list_here, methods=["GET"], operation_id=f"list{names}", summary=f"{names} of a workspace",
-        responses={**listing, **described(401, 403)}, response_class=JSON, tags=[kind.name],
-    )  # fmt: skip
-    routes.add_api_route(
-        f"{within}/{{name}}", get_one, methods=["GET"], operation_id=f"get{kind.name}",
+        place, get_one, methods=["GET"], operation_id=f"get{kind.name}",
         summary=f"One {kind.name}. {kind.description}", responses={200: answer(kind.name), **described(401, 403, 404)},
         response_class=JSON, tags=[kind.name],
     )  # fmt: skip
     routes.add_api_route(
-        f"{within}/{{name}}", delete_one, methods=["DELETE"], operation_id=f"delete{kind.name}",
+        place, delete_one, methods=["DELETE"], operation_id=f"delete{kind.name}",
         summary=f"Delete a {kind.name}", responses={**_DELETED, **described(401, 403, 404, 409)},
         response_class=JSON, tags=[kind.name],
     )  # fmt: skip

@@ -35,7 +35,14 @@ AfterSample = Annotated[
 def router() -> APIRouter:
     """GET /events, GET /audit, GET .../rollouts/{name}/samples and /replay."""
     routes = APIRouter(tags=["Records"])
+    _add_events(routes)
+    _add_audit(routes)
+    _add_samples(routes)
+    _add_replay(routes)
+    return routes
 
+
+def _add_events(routes: APIRouter) -> None:
     @routes.get(
         "/events",
         operation_id="listEvents",
@@ -59,6 +66,8 @@ def router() -> APIRouter:
         rows = _of_caller(caller, workspace, read, lambda row: row.id)[:limit]
         return _records(rows, limit, lambda row: row.id)
 
+
+def _add_audit(routes: APIRouter) -> None:
     @routes.get(
         "/audit",
         operation_id="listAudit",
@@ -82,6 +91,8 @@ def router() -> APIRouter:
         rows = _of_caller(caller, workspace, read, lambda row: row.seq)[:limit]
         return _records(rows, limit, lambda row: row.seq, lambda row: _may_see(caller, row))
 
+
+def _add_samples(routes: APIRouter) -> None:
     @routes.get(
         "/workspaces/{workspace}/rollouts/{name}/samples",
         operation_id="listSamples",
@@ -102,6 +113,8 @@ def router() -> APIRouter:
         rows = services.store.samples(rollout.uid, after, limit)
         return _records(rows, limit, lambda row: row.id)
 
+
+def _add_replay(routes: APIRouter) -> None:
     @routes.get(
         "/workspaces/{workspace}/rollouts/{name}/replay",
         operation_id="replayRollout",
@@ -113,8 +126,6 @@ def router() -> APIRouter:
         with services.store.read() as tx:
             rollout = tx.get("Rollout", workspace, name)
         return JSON({"items": [_replayed(index, item) for index, item in _judged(rollout)]})
-
-    return routes
 
 
 def _judged(rollout: Rollout) -> list[tuple[int, Decision]]:
