@@ -38,7 +38,7 @@ class SandboxedInspector:
             done = run_once(
                 folder,
                 Program(
-                    argv=(str(python), "-m", "podium_runtime", "inspect", str(config)),
+                    argv=(str(python), "-I", "-B", "-m", "podium_runtime", "inspect", str(config)),
                     env=scrubbed_environment(python, private_folder(folder), threads=1),
                     box=Box(read=(model_path, manifest_path, config), run=python_roots(python)),
                     limits=Limits(memory=_MEMORY, niceness=5),

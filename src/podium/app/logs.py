@@ -23,7 +23,10 @@ class TargetLogs:
             for observation in target.observe(revision.uid):
                 if replica is None or observation.name == replica:
                     found.append(
-                        ReplicaLog(replica=observation.name, lines=target.logs(observation.name, lines))
+                        ReplicaLog(
+                            replica=observation.name,
+                            lines=target.logs(observation.name, lines, revision_uid=revision.uid),
+                        )
                     )
         if replica is not None and not found:
             names = [state.name for revision in revisions for state in revision.status.replicas]

@@ -34,6 +34,8 @@ from podium.resources.shape import Metadata, Resource
 from podium.store import Actor, Store, Write
 
 _BUILD_TIMEOUT = 1800.0
+_GONE = "there is no version of"
+"""uv's words for a pinned release that the index no longer lists."""
 DEFAULT_PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 Say = Callable[[str], None]
 
@@ -106,8 +108,21 @@ class Publishing:
             )
         if known.items:
             return self._again(known.items[0], request, actor)
+        try:
+            manifest = self._manifest(request, found, say, fresh=False)
+        except InvalidInput as error:
+            if _GONE not in str(error):
+                raise
+            # What the index named a moment ago it does not have now: a release was withdrawn, or its mirrors differ.
+            say("the package index has changed meanwhile; resolving again")
+            manifest = self._manifest(request, found, say, fresh=True)
+        body = manifest.canonical_bytes()
+        self.blobs.put([body], hashlib.sha256(body).hexdigest())
+        return self._commit(workspace, model, request, manifest, pushed, actor)
+
+    def _manifest(self, request: PushRequest, found: Draft, say: Say, *, fresh: bool) -> Manifest:
         say(f"resolving {len(found.requirements)} requirements for Python {found.python}")
-        lock = self.environments.resolve(list(found.requirements), found.python, say)
+        lock = self.environments.resolve(list(found.requirements), found.python, say, fresh=fresh)
         content = lock.text.encode()
         lock_digest = hashlib.sha256(content).hexdigest()
         self.blobs.put([content], lock_digest)
@@ -115,9 +130,7 @@ class Publishing:
         signature = self._signature(manifest, found, say)
         if signature is not None and manifest.signature is None:
             manifest = complete(found, lock_digest, signature, request)
-        body = manifest.canonical_bytes()
-        self.blobs.put([body], hashlib.sha256(body).hexdigest())
-        return self._commit(workspace, model, request, manifest, pushed, actor)
+        return manifest
 
     def _signature(self, manifest: Manifest, found: Draft, say: Say) -> Signature | None:
         """Load the model once where it will run: what cannot be loaded is refused here and not in a rollout."""

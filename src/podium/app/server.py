@@ -12,13 +12,14 @@ import secrets
 import signal
 import socket
 import threading
+from types import FrameType
 
 import uvicorn
 
 from podium import __version__
 from podium._wheels import runtime_wheel
 from podium.api.bootstrap import bootstrap
-from podium.api.create import create_app
+from podium.api.create import create_app, end_watches
 from podium.api.services import ApiSettings, Services
 from podium.app.housekeeping import Housekeeping
 from podium.app.inspection import SandboxedInspector
@@ -100,15 +101,16 @@ def run(settings: Settings) -> None:
 
 def _serve(settings: Settings, services: Services, loop: ControlLoop, housekeeping: Housekeeping) -> None:
     listener = _listen(settings.api_host, settings.api_port)
+    app = create_app(services)
     config = uvicorn.Config(
-        create_app(services),
+        app,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=3,
         server_header=False,
         h11_max_incomplete_event_size=64 * 1024,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config)
     loop.start()
     housekeeping.start()
     try:
@@ -118,6 +120,14 @@ def _serve(settings: Settings, services: Services, loop: ControlLoop, housekeepi
         housekeeping.stop()
         loop.stop()
         listener.close()
+
+
+class _Server(uvicorn.Server):
+    """Ends the watches when the signal comes: they would keep the server from draining."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        end_watches(self.config.app)  # type: ignore[arg-type]  # uvicorn knows it as any ASGI callable
+        super().handle_exit(sig, frame)
 
 
 def _listen(host: str, port: int) -> socket.socket:

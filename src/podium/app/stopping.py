@@ -28,7 +28,7 @@ def stop_replicas(settings: Settings) -> int:
     target = ProcessTarget(folder, settings.sockets)
     running = [replica for replica in target.observe_all() if replica.phase != "Exited"]
     for replica in running:
-        target.stop(replica.name, _GRACE_SECONDS)
+        target.stop(replica.name, _GRACE_SECONDS, revision_uid=replica.revision_uid)
     deadline = time.monotonic() + _GRACE_SECONDS + 5
     while time.monotonic() < deadline and any(replica.phase != "Exited" for replica in target.observe_all()):
         time.sleep(0.05)

@@ -108,7 +108,7 @@ class RevisionReconciler:
         self, revision: Revision, target: Target, prepared: Prepared | None, outcome: RevisionOutcome
     ) -> str:
         for name in outcome.stop:
-            target.stop(name, revision.spec.runtime.drain)
+            target.stop(name, revision.spec.runtime.drain, revision_uid=revision.uid)
         for name in outcome.start:
             if prepared is None or prepared.python is None:
                 return prepared.progress if prepared else "nothing is prepared"
@@ -175,7 +175,7 @@ class RevisionReconciler:
             tx.finish(now() + datetime.timedelta(seconds=5) if failed else outcome.next_at)
         # After the commit: an exit that is recorded may be forgotten; one that is not is seen again.
         for name in outcome.forget:
-            target.forget(name)
+            target.forget(name, revision_uid=revision.uid)
 
     @staticmethod
     def _write(tx: Apply, current: Revision, status: RevisionStatus) -> bool:

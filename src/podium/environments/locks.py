@@ -73,7 +73,13 @@ def wheel_requirements(wheel: Path) -> list[str]:
 
 
 def resolve(
-    requirements: Sequence[str], python: str, wheel: Path, *, installer: Installer, say: Say | None
+    requirements: Sequence[str],
+    python: str,
+    wheel: Path,
+    *,
+    installer: Installer,
+    say: Say | None,
+    fresh: bool = False,
 ) -> Lock:
     """A lock for this machine's platform, of wheels only: nothing is built, as building runs a stranger's code.
 
@@ -85,7 +91,7 @@ def resolve(
     try:
         text = installer.call(
             ["pip", "compile", "--generate-hashes", "--only-binary", ":all:", "--no-emit-index-url", "--no-annotate",
-             "--no-header", "--no-sources", "--python", str(interpreter), "-"],
+             "--no-header", "--no-sources", "--python", str(interpreter), *(["--refresh"] if fresh else []), "-"],
             say=say, text=wanted,
         )  # fmt: skip
     except UvFailed as failed:

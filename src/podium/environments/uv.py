@@ -69,12 +69,17 @@ class Environments:
         self._builds: dict[str, _Build] = {}
         self._guard = threading.Lock()
 
-    def resolve(self, requirements: Sequence[str], python: str, progress: Say | None = None) -> Lock:
-        """A lock with hashes for the requirements and the runtime's own. Blocks, for seconds to minutes.
+    def resolve(
+        self, requirements: Sequence[str], python: str, progress: Say | None = None, *, fresh: bool = False
+    ) -> Lock:
+        """A lock with hashes for the requirements and the runtime's own. Blocks, for seconds to minutes. `fresh`: ask
+        the index again for what is cached of it.
 
         Raises InvalidInput with the resolver's words, or naming the Python versions that this machine has.
         """
-        return resolve(requirements, python, self._wheel, installer=self._installer, say=progress)
+        return resolve(
+            requirements, python, self._wheel, installer=self._installer, say=progress, fresh=fresh
+        )
 
     @staticmethod
     def digest(lock_sha256: str, python: str, wheel_sha256: str) -> str:

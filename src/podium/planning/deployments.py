@@ -91,12 +91,14 @@ def revision_spec(
 
 def matching_revision(deployment: Deployment, version: ModelVersion, world: World) -> Revision | None:
     """An earlier revision with the same content. One that was made with another runtime wheel still matches while it
-    is the stable one: an upgrade of Podium alone rolls nothing out."""
-    stable = world.revisions.get(deployment.status.stable_revision or "")
-    if stable is not None:
-        same = content_hash(deployment.spec, version.spec.digest, stable.spec.runtime_wheel)
-        if same == stable.spec.content_hash:
-            return stable
+    is the stable one, since an upgrade of Podium alone rolls nothing out, and where a person asked for it back."""
+    kept = (deployment.metadata.annotations.get("podium/rollback-to"), deployment.status.stable_revision)
+    for name in kept:
+        known = world.revisions.get(name or "")
+        if known is not None:
+            same = content_hash(deployment.spec, version.spec.digest, known.spec.runtime_wheel)
+            if same == known.spec.content_hash:
+                return known
     wish = content_hash(deployment.spec, version.spec.digest, world.runtime_wheel)
     found = [revision for revision in world.revisions.values() if revision.spec.content_hash == wish]
     return max(found, key=lambda revision: revision.spec.number, default=None)

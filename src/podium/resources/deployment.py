@@ -37,7 +37,7 @@ class ModelReference(Spec):
 class ResourceLimits(Spec):
     """What one replica may use."""
 
-    memory: Size = 2 * 2**30
+    memory: Annotated[Size, Field(ge=64 * 2**20)] = 2 * 2**30
     """Address space beyond the code's own is not counted; resident data over this ends the replica."""
     cpus: Annotated[int, Field(ge=1, le=1024)] = 1
     """Threads of native pools; with `pin_cpus` also the number of processors that it is bound to."""

@@ -43,13 +43,13 @@ class Replicas:
     def observe(self, revision_uid: str) -> list[ReplicaObservation]:
         return [row for row in self.rows.values() if row.revision_uid == revision_uid]
 
-    def stop(self, name: str, grace: float) -> None:
+    def stop(self, name: str, grace: float, *, revision_uid: str | None = None) -> None:
         self.rows[name] = replace(self.rows[name], phase="Exited", exit_code=0)
 
-    def forget(self, name: str) -> None:
+    def forget(self, name: str, *, revision_uid: str | None = None) -> None:
         self.rows.pop(name, None)
 
-    def logs(self, name: str, lines: int) -> list[str]:
+    def logs(self, name: str, lines: int, *, revision_uid: str | None = None) -> list[str]:
         return []
 
     def die(self, name: str, code: int = -9) -> None:
