@@ -22,12 +22,21 @@ def demo(
         Path | None,
         typer.Option("--home", metavar="FOLDER", help="Where; else a folder that is removed at the end."),
     ] = None,
+    svg: Annotated[
+        Path | None, typer.Option("--svg", metavar="FILE", help="Also write what was printed as a picture.")
+    ] = None,
 ) -> None:
     """A model goes live, bad versions are taken back by themselves. Runs a Podium of its own, under live traffic."""
     from rich.console import Console
 
     from podium.demo.story import run
 
-    code = run(Console(highlight=False), home=home, keep=keep)
+    # A picture has a width of its own, and no spinner in it.
+    screen = (
+        Console(highlight=False, record=True, width=118, force_interactive=False)
+        if svg
+        else Console(highlight=False)
+    )
+    code = run(screen, home=home, keep=keep, svg=svg)
     if code:
         raise typer.Exit(code)
