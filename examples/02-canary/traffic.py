@@ -18,7 +18,9 @@ while not ended.is_set():
     body = json.dumps({"inputs": [{"name": "input", "shape": [1, 13], "datatype": "FP64", "data": row}]})
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, body.encode(), headers), timeout=10) as answer:
+        with urllib.request.urlopen(
+            urllib.request.Request(url, body.encode(), headers), timeout=10
+        ) as answer:
             answer.read()
     except urllib.error.HTTPError:
         pass  # the candidate's own failures: the canary is there to see them
