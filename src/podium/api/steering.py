@@ -6,13 +6,13 @@ reconcilers carry them out.
 
 from typing import Any
 
+from podium.planning.deployments import ROLLBACK_ANNOTATION
 from podium.resources.errors import Refused
 from podium.resources.kinds import AnyResource, Deployment, Revision, Rollout
 from podium.resources.requests import ActionResult
 from podium.resources.rollout import FINAL_PHASES
 from podium.store import Write
 
-ROLLBACK_ANNOTATION = "podium/rollback-to"
 _MOVED = {
     "Promoting": "all traffic is on its way to the candidate",
     "Observing": "the candidate has all traffic",
@@ -102,6 +102,13 @@ def roll_back(tx: Write, deployment: Deployment, name: str | None) -> ActionResu
     """
     _check_alive(deployment)
     rollout = under_way(tx, deployment)
+    if (
+        rollout is not None
+        and rollout.spec.cause == "rollback"
+        and name in (None, rollout.spec.candidate_revision)
+    ):
+        words = f"{rollout.metadata.name} is going back to {rollout.spec.candidate_revision} already"
+        return ActionResult(message=words, object=rollout.document())
     if rollout is not None and name in (None, rollout.spec.stable_revision):
         return _request(tx, rollout, "abort")
     revisions = {item.metadata.name: item for item in tx.list("Revision", owner_uid=deployment.uid).items}
@@ -123,6 +130,8 @@ def _before(tx: Write, deployment: Deployment) -> str | None:
         if item.status.phase == "Promoted"
         and item.spec.candidate_revision == deployment.status.stable_revision
         and item.spec.stable_revision is not None
+        # A rollback took over from what was to be got rid of: what stood before it is an older promotion's.
+        and item.spec.cause != "rollback"
     ]
     newest = max(promotions, key=lambda item: item.metadata.created_at or tx.now, default=None)
     return None if newest is None else newest.spec.stable_revision
@@ -144,7 +153,8 @@ def _serve_again(tx: Write, deployment: Deployment, revision: Revision) -> Actio
             "idempotent": wish.idempotent,
         }
     )
-    annotations = {**deployment.metadata.annotations, ROLLBACK_ANNOTATION: name}
+    generation = (deployment.metadata.generation or 0) + (spec != deployment.spec)
+    annotations = {**deployment.metadata.annotations, ROLLBACK_ANNOTATION: f"{name}@{generation}"}
     written: AnyResource = tx.replace(
         deployment.uid, spec=spec, annotations=annotations, expected_version=None
     )

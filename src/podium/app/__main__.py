@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(settings: Settings, options: argparse.Namespace) -> int:
     from podium.app import supervisor
-    from podium.app.server import configure_logging
+    from podium.app.server import check_exposure, configure_logging
     from podium.processes.identity import TOKEN_VARIABLE, new_token
 
     if not os.environ.get(TOKEN_VARIABLE):
@@ -81,6 +81,8 @@ def _up(settings: Settings, options: argparse.Namespace) -> int:
         os.environ[TOKEN_VARIABLE] = new_token()
         os.execv(sys.executable, [sys.executable, "-m", "podium.app", *sys.argv[1:]])  # noqa: S606 - itself again
     configure_logging()
+    if settings.is_public:
+        check_exposure(settings)
     supervisor.Supervisor(supervisor.prepare(settings)).run()
     return 0
 

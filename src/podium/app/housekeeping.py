@@ -12,10 +12,11 @@ from podium.registry import garbage
 from podium.registry.blobs import BlobStore
 from podium.registry.checkout import Checkout
 from podium.resources.errors import PodiumError
+from podium.resources.rollout import FINAL_PHASES
 from podium.store import Store
 
 _log = logging.getLogger("podium.housekeeping")
-_EVERY_SECONDS = 3600.0
+_FIRST_SECONDS, _EVERY_SECONDS = 60.0, 3600.0
 KEEP = datetime.timedelta(days=30)
 """How long changes, events and samples are kept. The audit is kept for ever."""
 KEEP_CHECKOUTS = datetime.timedelta(days=7)
@@ -23,7 +24,7 @@ KEEP_CHECKOUTS = datetime.timedelta(days=7)
 
 
 class Housekeeping:
-    """One thread; first an hour after the start. One task's failure does not keep the others from being done."""
+    """One thread; first a minute after the start. One task's failure does not keep the others from being done."""
 
     def __init__(
         self, store: Store, blobs: BlobStore, checkout: Checkout, environments: Environments
@@ -43,21 +44,32 @@ class Housekeeping:
         self._thread.join(10)
 
     def _run(self) -> None:
-        while not self._stopping.wait(_EVERY_SECONDS):
+        wait = _FIRST_SECONDS
+        while not self._stopping.wait(wait):
             self.tidy(datetime.datetime.now(datetime.UTC))
+            wait = _EVERY_SECONDS
 
     def tidy(self, now: datetime.datetime) -> None:
         """One round."""
         tasks: tuple[Callable[[datetime.datetime], object], ...] = (
-            lambda moment: self._store.prune(moment - KEEP),
+            self._prune,
             self._collect_blobs,
             self._collect_running,
         )
         for task in tasks:
             try:
                 task(now)
-            except (PodiumError, OSError) as error:
+            except PodiumError as error:
                 _log.warning("housekeeping failed, it is tried again in an hour: %s", error)
+            except Exception:
+                _log.exception("housekeeping failed, it is tried again in an hour")
+
+    def _prune(self, now: datetime.datetime) -> None:
+        """Never the samples of a rollout that is still under way: they are its evidence."""
+        with self._store.read() as tx:
+            rollouts = tx.list("Rollout").items
+        begun = [item.metadata.created_at for item in rollouts if item.status.phase not in FINAL_PHASES]
+        self._store.prune(min([now - KEEP, *(at for at in begun if at is not None)]))
 
     def _collect_blobs(self, now: datetime.datetime) -> None:
         found = garbage.collect(self._blobs, self._referenced, now=now)

@@ -87,19 +87,27 @@ def run(settings: Settings) -> None:
             version=__version__,
             runtime_wheel=digest,
         )
-        reconcilers: list[Reconciler] = [
+        worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        # Files of gigabytes are checked out by the one loop; the other, which takes bad versions back, never waits.
+        steering: list[Reconciler] = [
             DeploymentReconciler(store, runtime_wheel=digest),
-            RevisionReconciler(store, targets={"process": target}, preparation=preparing),
             RolloutReconciler(store),
         ]
-        worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        loop = ControlLoop(store, reconcilers, worker=worker, threads=settings.workers)
+        running: list[Reconciler] = [
+            RevisionReconciler(store, targets={"process": target}, preparation=preparing)
+        ]
+        loops = [
+            ControlLoop(store, steering, worker=f"{worker}-steering", threads=2),
+            ControlLoop(store, running, worker=f"{worker}-running", threads=settings.workers),
+        ]
         target.watch(lambda revision_uid: _wake(store, revision_uid))
         housekeeping = Housekeeping(store, blobs, checkout, environments)
-        _serve(settings, services, loop, housekeeping)
+        _serve(settings, services, loops, housekeeping)
 
 
-def _serve(settings: Settings, services: Services, loop: ControlLoop, housekeeping: Housekeeping) -> None:
+def _serve(
+    settings: Settings, services: Services, loops: list[ControlLoop], housekeeping: Housekeeping
+) -> None:
     listener = _listen(settings.api_host, settings.api_port)
     app = create_app(services)
     config = uvicorn.Config(
@@ -111,14 +119,16 @@ def _serve(settings: Settings, services: Services, loop: ControlLoop, housekeepi
         h11_max_incomplete_event_size=64 * 1024,
     )
     server = _Server(config)
-    loop.start()
+    for loop in loops:
+        loop.start()
     housekeeping.start()
     try:
         _log.info("serving on %s:%d", settings.api_host, listener.getsockname()[1])
         server.run(sockets=[listener])
     finally:
         housekeeping.stop()
-        loop.stop()
+        for loop in loops:
+            loop.stop()
         listener.close()
 
 
@@ -145,6 +155,14 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.listen(2048)
     listener.set_inheritable(False)
     return listener
+
+
+def check_exposure(settings: Settings) -> None:
+    """The same before anything is started. Raises Refused."""
+    private_folder(settings.home)
+    with contextlib.closing(Store.open(settings.database, version_locations=settings.migrations)) as store:
+        store.migrate()
+        _check_exposure(settings, store)
 
 
 def _check_exposure(settings: Settings, store: Store) -> None:

@@ -9,7 +9,7 @@ from podium.app.settings import Settings
 from podium.gateway import main as gateway_main
 from podium.targets.process import ProcessTarget
 
-_GRACE_SECONDS = 20.0
+_GRACE_SECONDS = 30.0
 
 
 def stop_gateway(settings: Settings) -> bool:

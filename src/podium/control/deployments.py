@@ -91,6 +91,7 @@ class DeploymentReconciler:
         }
         update["weight_version"] = tx.version
         tx.set_status(rollout.uid, rollout.status.model_copy(update=update))
+        tx.wake(rollout.uid)
         tx.event(rollout, "Normal", "Superseded", words)
         tx.audit("rollout.superseded", rollout, words)
 

@@ -3,6 +3,7 @@
 Called by `control.rollouts`. After a restart everything is read again from the store: the samples are the truth.
 """
 
+import logging
 import math
 import threading
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from podium.resources.deployment import CanaryStrategy
 from podium.resources.kinds import Revision, Rollout
 from podium.store import SampleRow, Store
 
+_log = logging.getLogger("podium.control.evidence")
 _PAGE = 2000
 
 
@@ -57,7 +59,12 @@ class EvidenceReader:
         while rows := self._store.samples(uid, after_id=read.last_id, limit=_PAGE):
             fresh = []
             for row in rows:
-                snapshot = snapshot_of(row, threshold)
+                try:
+                    snapshot = snapshot_of(row, threshold)
+                except (TypeError, ValueError) as error:
+                    # What cannot be read must never keep a rollout from being aborted or judged by the rest.
+                    _log.warning("sample %d of gateway %s is left out: %s", row.id, row.gateway, error)
+                    continue
                 read.memory, window = observe(
                     read.memory, snapshot, timeout_seconds=timeout, warmup_seconds=warmup
                 )

@@ -1,10 +1,14 @@
 """What the gateways report, as the reconcilers need it."""
 
 import datetime
+import time
 
 from podium.planning.rollouts import GatewayView
 from podium.store import Store
 
+_EVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_RETURN_SECONDS = 30.0
+_STARTED = time.monotonic()
 KNOWN_FOR = datetime.timedelta(minutes=10)
 """A gateway that was silent for longer is taken for gone: its Envoy is no longer waited for."""
 
@@ -35,6 +39,15 @@ def known_gateways(
     return views
 
 
-def lowest_observed(store: Store, at: datetime.datetime) -> int | None:
-    """The version that every known gateway has loaded, silent ones included; None when there is no gateway."""
-    return min((row.observed_version for row in store.gateways(since=at - KNOWN_FOR)), default=None)
+def lowest_observed(store: Store, at: datetime.datetime, *, workspace: str, deployment: str) -> int | None:
+    """The version that every known gateway has loaded for this Deployment, silent ones included; None where there has
+    never been a gateway. One that refused the Deployment's route still has the one before that."""
+    views = known_gateways(store, at, workspace=workspace, deployment=deployment)
+    if not views:
+        # After a long sleep or outage all reports are old: gateways get a while to report again before they are given
+        # up for gone.
+        rows = store.gateways(since=_EVER)
+        if not rows or time.monotonic() - _STARTED > _RETURN_SECONDS:
+            return None
+        return min(row.observed_version for row in rows)
+    return min(view.error_version - 1 if view.error else view.observed_version for view in views)

@@ -3,7 +3,9 @@
 Called by the loop. Acts on the target outside any transaction; the status says what was seen and done.
 """
 
+import dataclasses
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +13,7 @@ from podium.control.gateways import lowest_observed
 from podium.control.loop import now
 from podium.planning import revisions as planning
 from podium.planning.revisions import RevisionOutcome, RevisionWorld, Seen
-from podium.resources.errors import IntegrityError, InvalidInput, PodiumError
+from podium.resources.errors import IntegrityError, InvalidInput, PodiumError, Unavailable
 from podium.resources.kinds import Revision
 from podium.resources.manifest import Manifest
 from podium.resources.revision import RevisionStatus
@@ -22,6 +24,9 @@ FINALIZER = "podium/drain"
 DAMAGED_FILES = 3
 """The model server's exit code when the bytes on disk are not those of the manifest."""
 _BUILD_LOOK = datetime.timedelta(milliseconds=300)
+_WAIT_LOOK = datetime.timedelta(seconds=1)
+_REFUSED = "refused: "
+"""Before the reason of a start that no waiting will mend."""
 _FAILED_RETRY = datetime.timedelta(seconds=60)
 
 
@@ -76,42 +81,71 @@ class RevisionReconciler:
         target = self._targets[revision.spec.target]
         observed = target.observe(lease.uid)
         wants = revision.status.wanted_replicas and revision.metadata.deletion_requested_at is None
-        prepared: Prepared | None = None
-        if wants:
+        prepared, problem = None, ""
+        serving = [seen for seen in observed if seen.phase in ("Starting", "Ready")]
+        if wants and len(serving) < revision.status.wanted_replicas:
+            # Only who has something to start needs files and environment: an outage there stops no care of what runs.
             manifest = version.spec.manifest if version else None
-            if manifest is None:
-                self._fail(lease, f"{revision.spec.model} version {revision.spec.version} is gone")
+            prepared, problem = self._prepare(revision, manifest, observed)
+            if not observed and prepared is None:
+                self._fail(lease, problem)
                 return
-            try:
-                prepared = self._preparation.prepare(revision, manifest)
-            except (IntegrityError, InvalidInput) as error:
-                self._fail(lease, str(error))
-                return
-            if prepared.error and not observed:
+            if not observed and prepared is not None and prepared.error:
                 self._fail(lease, prepared.error, environment=prepared.environment)
                 return
-            if prepared.python is None and not observed:
+            if not observed and prepared is not None and prepared.python is None:
                 self._preparing(lease, prepared)
                 return
-            if any(seen.phase == "Exited" and seen.exit_code == DAMAGED_FILES for seen in observed):
-                self._preparation.distrust(manifest)
         world = RevisionWorld(
             now=now(),
             replicas=[_seen(observation) for observation in observed],
-            observed_version=lowest_observed(self._store, now()),
+            observed_version=lowest_observed(
+                self._store, now(), workspace=revision.metadata.workspace, deployment=revision.spec.deployment
+            ),
         )
         outcome = planning.decide(revision, world)
-        failed = self._act(revision, target, prepared, outcome)
-        self._apply(lease, revision, prepared, outcome, failed)
+        started, problem = self._act(revision, target, prepared, outcome, problem)
+        if started < len(outcome.start):
+            # Numbers are used up by replicas that were started, not by wishes.
+            starts = outcome.status.starts - (len(outcome.start) - started)
+            status = outcome.status.model_copy(update={"starts": starts})
+            outcome = dataclasses.replace(outcome, status=status, next_at=now() + _WAIT_LOOK)
+        self._apply(lease, revision, prepared, outcome, problem)
+
+    def _prepare(
+        self, revision: Revision, manifest: Manifest | None, observed: Sequence[ReplicaObservation]
+    ) -> tuple[Prepared | None, str]:
+        """What a replica needs, or None and the reason in words. Raises Unavailable where it can pass by itself and
+        nothing runs that would need care meanwhile."""
+        if manifest is None:
+            return None, f"{revision.spec.model} version {revision.spec.version} is gone"
+        if any(seen.phase == "Exited" and seen.exit_code == DAMAGED_FILES for seen in observed):
+            self._preparation.distrust(manifest)
+        try:
+            return self._preparation.prepare(revision, manifest), ""
+        except (IntegrityError, InvalidInput) as error:
+            return None, str(error)
+        except Unavailable as error:
+            if not observed:
+                raise
+            return None, str(error)
 
     def _act(
-        self, revision: Revision, target: Target, prepared: Prepared | None, outcome: RevisionOutcome
-    ) -> str:
+        self,
+        revision: Revision,
+        target: Target,
+        prepared: Prepared | None,
+        outcome: RevisionOutcome,
+        problem: str,
+    ) -> tuple[int, str]:
+        """Stop and start. How many were started, and what kept the others from it."""
         for name in outcome.stop:
-            target.stop(name, revision.spec.runtime.drain, revision_uid=revision.uid)
-        for name in outcome.start:
+            target.stop(name, revision.spec.runtime.drain_seconds, revision_uid=revision.uid)
+        for count, name in enumerate(outcome.start):
             if prepared is None or prepared.python is None:
-                return prepared.progress if prepared else "nothing is prepared"
+                return count, problem or (
+                    prepared.error or prepared.progress if prepared else "nothing is prepared"
+                )
             wish = ReplicaWish(
                 name=name,
                 workspace=revision.metadata.workspace,
@@ -126,8 +160,8 @@ class RevisionReconciler:
             try:
                 target.start(wish)
             except PodiumError as error:
-                return str(error)
-        return ""
+                return count, str(error) if error.retryable else f"{_REFUSED}{error}"
+        return len(outcome.start), ""
 
     def _apply(
         self,
@@ -141,7 +175,12 @@ class RevisionReconciler:
         environment = prepared.environment if prepared else revision.status.environment
         settled = outcome.status.model_copy(update={"environment": environment, "progress": ""})
         deleting = outcome.drained and revision.metadata.deletion_requested_at is not None
-        if settled == revision.status and not (failed or outcome.events or outcome.forget or deleting):
+        refused = failed.startswith(_REFUSED)
+        if failed and not refused:
+            settled = settled.model_copy(update={"message": failed})
+        if settled == revision.status and not (
+            failed.startswith(_REFUSED) or outcome.events or outcome.forget or deleting
+        ):
             # Nothing is new: no commit, and so no new version for every watcher to hear of.
             self._store.release(lease, outcome.next_at, attempts=0)
             return
@@ -163,8 +202,12 @@ class RevisionReconciler:
                     ],
                 }
             )
-            if failed:
-                status = status.model_copy(update={"phase": "Failed", "message": failed})
+            if refused:
+                status = status.model_copy(
+                    update={"phase": "Failed", "message": failed.removeprefix(_REFUSED)}
+                )
+            elif failed:
+                status = status.model_copy(update={"message": failed})
             changed = self._write(tx, current, status)
             for type_, reason, message in outcome.events:
                 tx.event(current, type_, reason, message)
@@ -172,7 +215,7 @@ class RevisionReconciler:
                 tx.remove_finalizer(lease.uid, FINALIZER)
             if changed:
                 _wake_owners(tx, current)
-            tx.finish(now() + datetime.timedelta(seconds=5) if failed else outcome.next_at)
+            tx.finish(now() + datetime.timedelta(seconds=5) if refused else outcome.next_at)
         # After the commit: an exit that is recorded may be forgotten; one that is not is seen again.
         for name in outcome.forget:
             target.forget(name, revision_uid=revision.uid)

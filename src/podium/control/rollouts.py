@@ -32,19 +32,19 @@ class RolloutReconciler:
 
     def reconcile(self, lease: Lease) -> None:
         """Decides from what one consistent snapshot shows, and writes only if the lease still holds."""
+        candidate = stable = None
         with self._store.read() as tx:
             rollout = tx.by_uid(lease.uid)
-            if rollout is None:
-                self._store.release(lease, None)
-                return
-            workspace, spec = rollout.metadata.workspace, rollout.spec
-            deployment = tx.by_uid(spec.deployment_uid)
-            candidate = tx.find("Revision", workspace, spec.candidate_revision)
-            stable = tx.find("Revision", workspace, spec.stable_revision) if spec.stable_revision else None
-        if deployment is None or deployment.status.rollout != rollout.metadata.name:
-            self._evidence.forget(lease.uid)
+            deployment = tx.by_uid(rollout.spec.deployment_uid) if rollout is not None else None
+            if rollout is not None:
+                wish, place = rollout.spec, rollout.metadata.workspace
+                candidate = tx.find("Revision", place, wish.candidate_revision)
+                stable = tx.find("Revision", place, wish.stable_revision) if wish.stable_revision else None
+        if rollout is None or deployment is None or deployment.status.rollout != rollout.metadata.name:
+            self._forget(lease.uid)
             self._store.release(lease, None)
             return
+        workspace, spec = rollout.metadata.workspace, rollout.spec
         world = RolloutWorld(
             now=now(),
             candidate=candidate,
@@ -52,12 +52,17 @@ class RolloutReconciler:
             replicas=deployment.spec.replicas,
             gateways=known_gateways(self._store, now(), workspace=workspace, deployment=spec.deployment),
             trial=self._evidence.trial(rollout, candidate, deployment.spec.replicas),
+            newer_wish=deployment.status.latest_revision != spec.candidate_revision,
         )
         outcome = planning.decide(rollout, world)
         if outcome.ended is None and not outcome.events and not self._worth_writing(rollout, outcome.status):
             self._store.release(lease, outcome.next_at, attempts=0)
             return
         self._apply(lease, rollout, outcome)
+
+    def _forget(self, uid: str) -> None:
+        self._evidence.forget(uid)
+        self._written.pop(uid, None)
 
     def _worth_writing(self, rollout: Rollout, status: RolloutStatus) -> bool:
         """Every act is written at once; mere counts now and then, the less often the longer the rollout lasts: what a
@@ -93,8 +98,7 @@ class RolloutReconciler:
                 tx.audit(f"rollout.{reason}", current, message)
             if outcome.ended is not None:
                 self._end(tx, deployment, current, outcome)
-                self._evidence.forget(lease.uid)
-                self._written.pop(lease.uid, None)
+                self._forget(lease.uid)
             tx.finish(outcome.next_at)
 
     @staticmethod
@@ -115,7 +119,7 @@ class RolloutReconciler:
         else:
             rejected = RejectedRevision(
                 revision=spec.candidate_revision,
-                generation=spec.generation,
+                generation=deployment.metadata.generation or spec.generation,
                 rollout=rollout.metadata.name,
                 reason=outcome.reason,
             )

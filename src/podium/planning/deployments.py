@@ -22,6 +22,8 @@ from podium.resources.manifest import canonical_json
 from podium.resources.revision import RevisionSpec
 from podium.resources.rollout import FINAL_PHASES, RolloutSpec
 
+ROLLBACK_ANNOTATION = "podium/rollback-to"
+"""`REVISION@GENERATION`, written by a rollback: that generation's wish is to have that revision back."""
 _LEAST_KEEP = 1.0
 """Seconds that a revision outlives its last traffic, so that requests under way end in peace."""
 
@@ -89,10 +91,23 @@ def revision_spec(
     )
 
 
+def rollback_target(deployment: Deployment) -> str | None:
+    """The revision that a person asked to have back by the wish as it is now; later wishes end that."""
+    value = deployment.metadata.annotations.get(ROLLBACK_ANNOTATION, "")
+    name, _, generation = value.partition("@")
+    return name if generation == str(deployment.metadata.generation) else None
+
+
 def matching_revision(deployment: Deployment, version: ModelVersion, world: World) -> Revision | None:
-    """An earlier revision with the same content. One that was made with another runtime wheel still matches while it
-    is the stable one, since an upgrade of Podium alone rolls nothing out, and where a person asked for it back."""
-    kept = (deployment.metadata.annotations.get("podium/rollback-to"), deployment.status.stable_revision)
+    """An earlier revision with the same content. Those that matter now match whatever runtime wheel they were made
+    with: an upgrade of Podium alone rolls nothing out, ends no rollout and tries nothing again."""
+    rejected, current = deployment.status.rejected, world.rollout
+    kept = (
+        rollback_target(deployment),
+        deployment.status.stable_revision,
+        rejected.revision if rejected is not None else None,
+        current.spec.candidate_revision if current is not None else None,
+    )
     for name in kept:
         known = world.revisions.get(name or "")
         if known is not None:
@@ -146,9 +161,12 @@ def _decide_rollout(deployment: Deployment, world: World, status: DeploymentStat
     if status.rollout is not None and current is None:
         status = status.model_copy(update={"rollout": None})
     rejected = status.rejected
-    if rejected is not None and (rejected.revision != latest or rejected.generation != generation):
-        rejected = None
-        status = status.model_copy(update={"rejected": None})
+    if rejected is not None:
+        # Only another revision, or a person's `retry`, ends it: a replica count or a timeout makes no version better.
+        rejected = (
+            None if rejected.revision != latest else rejected.model_copy(update={"generation": generation})
+        )
+        status = status.model_copy(update={"rejected": rejected})
     if latest == status.stable_revision or rejected is not None:
         return Outcome(status=status)
     return _open(deployment, world, status, latest, superseded=None)
@@ -159,6 +177,8 @@ def _open(
 ) -> Outcome:
     if latest == status.stable_revision:
         return Outcome(status=status, superseded=superseded)
+    if deployment.spec.replicas == 0 and status.stable_revision is not None:
+        return Outcome(status=status.model_copy(update={"rollout": None}), superseded=superseded)
     if deployment.spec.replicas == 0:
         # Nothing is served, so there is nothing to move: the revision waits to be scaled up.
         words = f"{latest} is the stable revision; spec.replicas is 0"
@@ -169,7 +189,11 @@ def _open(
     cause: Literal["apply", "alias", "rollback", "first"] = (
         "alias" if deployment.spec.model.alias else "apply"
     )
-    if deployment.metadata.annotations.get("podium/rollback-to") == latest:
+    proven = any(
+        item.status.phase == "Promoted" and item.spec.candidate_revision == latest for item in world.rollouts
+    )
+    if proven and rollback_target(deployment) == latest:
+        # All traffic at once, unjudged: only for what has passed its gates before.
         cause = "rollback"
     if status.stable_revision is None:
         cause = "first"
@@ -272,6 +296,11 @@ def _prune(
     deployment: Deployment, world: World, status: DeploymentStatus, keep: set[str | None]
 ) -> tuple[tuple[Literal["Revision", "Rollout"], str], ...]:
     limit = deployment.spec.revision_history
+    proven = {item.spec.candidate_revision for item in world.rollouts if item.status.phase == "Promoted"}
+    takeovers = [item for item in world.rollouts if item.spec.candidate_revision == status.stable_revision]
+    earlier = {item.spec.stable_revision for item in takeovers if item.status.phase == "Promoted"}
+    # What a rollback would go to is never history.
+    keep = keep | (proven & earlier)
     idle = [
         revision
         for name, revision in world.revisions.items()
@@ -279,7 +308,10 @@ def _prune(
         and revision.metadata.deletion_requested_at is None
     ]  # fmt: skip
     idle.sort(key=lambda revision: revision.spec.number, reverse=True)
-    ended = [rollout for rollout in world.rollouts if rollout.status.phase in FINAL_PHASES]
+    ended = [
+        rollout for rollout in world.rollouts
+        if rollout.status.phase in FINAL_PHASES and rollout.spec.candidate_revision not in keep
+    ]  # fmt: skip
     ended.sort(key=lambda rollout: rollout.metadata.created_at or world.now, reverse=True)
     return tuple(
         [("Revision", revision.metadata.name) for revision in idle[limit:]]

@@ -94,6 +94,8 @@ def decide(revision: Revision, world: RevisionWorld) -> RevisionOutcome:
             "phase": phase,
             "message": message,
             "starts": starts + len(names),
+            "retry_at": status.retry_at if wanted else None,
+            "restarts": status.restarts if wanted else 0,
             "failures": 0 if _all_stable(serving, wanted, world.now) else status.failures,
         }
     )
@@ -147,7 +149,8 @@ def _count_ends(
     events: list[tuple[Literal["Normal", "Warning"], str, str]] = []
     for seen in ended:
         state = known.get(seen.name)
-        if state is None or state.phase == "Draining":
+        if state is None or state.draining_version is not None:
+            # Never known, or taken out of the routes and asked to end: no end of its own.
             continue
         lived = (now - seen.started_at).total_seconds() if seen.started_at else 0.0
         short = state.phase != "Ready" or lived < _STABLE_SECONDS

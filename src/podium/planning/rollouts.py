@@ -52,6 +52,8 @@ class RolloutWorld:
     gateways: Sequence[GatewayView]
     trial: Trial
     """The requests that both arms have seen, as windows."""
+    newer_wish: bool = False
+    """The Deployment wants another revision by now."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +82,16 @@ def decide(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
     refused = next(
         (view for view in world.gateways if view.error and view.error_version >= status.weight_version), None
     )
-    if refused is not None and status.weight > 0:
+    if refused is not None:
         return _roll_back(
             rollout, world, f"gateway {refused.name} refused the configuration: {refused.error}"
         )
     if rollout.spec.requested == "abort":
         return _roll_back(rollout, world, f"aborted by {rollout.spec.requested_by or 'a user'}")
-    if status.weight > 0 and _is_dead(world.candidate) and not _is_dead(world.stable):
+    if world.replicas == 0:
+        message = "waiting: spec.replicas is 0, so there is nothing to move and nothing to judge"
+        return RolloutOutcome(status=status.model_copy(update={"message": message}))
+    if _is_dead(world.candidate) and not _is_dead(world.stable) and not _machine_restarted(world):
         return _roll_back(rollout, world, _why_dead(world.candidate), liveness=True)
     if status.phase == "Promoting":
         return _promoting(rollout, world)
@@ -110,7 +115,15 @@ def _pending(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
         return _roll_back(rollout, world, f"revision {rollout.spec.candidate_revision} is gone")
     if candidate.status.phase in ("Failed", "CrashLoop"):
         return _roll_back(rollout, world, _why_dead(candidate), liveness=True)
+    if world.replicas == 0:
+        message = "waiting: spec.replicas is 0"
+        return RolloutOutcome(status=status.model_copy(update={"message": message, "started_at": world.now}))
     if candidate.status.ready_replicas >= max(1, world.replicas):
+        if rollout.spec.paused and rollout.spec.requested != "promote":
+            message = f"paused; {candidate.metadata.name} is ready"
+            return RolloutOutcome(
+                status=status.model_copy(update={"message": message}), next_at=world.now + 10 * _LOOK
+            )
         return _start(rollout, world)
     timeout = rollout.spec.settings.ready_timeout
     if (world.now - started).total_seconds() > timeout:
@@ -151,6 +164,10 @@ def _progressing(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
     if not status.loaded:
         status = status.model_copy(update={"loaded": True, "step_started_at": world.now, "message": "loaded"})
         rollout = rollout.model_copy(update={"status": status})
+    if status.phase == "Paused" and not rollout.spec.paused:
+        # A pause is no time of the step's: its clock starts again, what was counted stays counted.
+        status = status.model_copy(update={"step_started_at": world.now})
+        rollout = rollout.model_copy(update={"status": status})
     if isinstance(rollout.spec.settings.strategy, BlueGreenStrategy):
         return _previewing(rollout, rollout.spec.settings.strategy, world)
     if isinstance(rollout.spec.settings.strategy, CanaryStrategy):
@@ -166,7 +183,11 @@ def _judge_step(rollout: Rollout, strategy: CanaryStrategy, world: RolloutWorld)
     complete = seen >= step.requests if step.requests is not None else since >= (step.duration or 0.0)
     capped = since >= step_cap(step)
     last = status.step == len(strategy.steps) - 1
-    look = look_at(rollout, world.trial, last=last, complete=complete, capped=capped)
+    trial = world.trial
+    if _is_dead(world.stable) or _machine_restarted(world):
+        # Both are down, or the whole machine was: that says nothing about the candidate.
+        trial = replace(trial, candidate_ready=max(1, trial.candidate_ready))
+    look = look_at(rollout, trial, last=last, complete=complete, capped=capped)
     status = _count(status, world.trial)
     rollout = rollout.model_copy(update={"status": status})
     if look.decision == "rollback":
@@ -221,6 +242,11 @@ def _promoting(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
         return RolloutOutcome(
             status=rollout.status.model_copy(update={"message": waiting}), next_at=world.now + _SOON
         )
+    if _is_dead(world.candidate) and rollout.spec.stable_revision is not None:
+        message = f"waiting for {rollout.spec.candidate_revision} to answer again"
+        return RolloutOutcome(
+            status=rollout.status.model_copy(update={"message": message}), next_at=world.now + _LOOK
+        )
     strategy = rollout.spec.settings.strategy
     observe = strategy.observe if isinstance(strategy, BlueGreenStrategy) else 0.0
     if observe and rollout.spec.stable_revision is not None and rollout.spec.cause != "rollback":
@@ -244,7 +270,7 @@ def _observing(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
     if look.decision == "rollback" and not _is_dead(world.stable):
         return _roll_back(rollout, world, look.reason, evidence=look.evidence)
     since = (world.now - (status.step_started_at or world.now)).total_seconds()
-    if since >= observe or rollout.spec.requested == "promote":
+    if since >= observe or rollout.spec.requested == "promote" or world.newer_wish:
         return _promoted(rollout, world)
     return RolloutOutcome(status=status, next_at=world.now + _LOOK)
 
@@ -273,7 +299,10 @@ def _rolling_back(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
         return RolloutOutcome(
             status=status.model_copy(update={"message": f"{reason}; {waiting}"}), next_at=world.now + _SOON
         )
-    update = {"phase": "RolledBack", "loaded": True, "finished_at": world.now, "message": reason}
+    silent = [view.name for view in world.gateways if view.observed_version < status.weight_version]
+    if silent:
+        reason = f"{reason}; gateway {', '.join(silent)} is silent and may still send it traffic"
+    update = {"phase": "RolledBack", "loaded": not silent, "finished_at": world.now, "message": reason}
     return RolloutOutcome(
         status=status.model_copy(update=update),
         ended="rolledBack",
@@ -404,6 +433,16 @@ def _not_loaded(status: RolloutStatus, world: RolloutWorld, *, wait_for_silent: 
 
 def _is_dead(revision: Revision | None) -> bool:
     return revision is None or revision.status.ready_replicas == 0
+
+
+def _machine_restarted(world: RolloutWorld) -> bool:
+    """The stable revision was down as well and has just come back: after a reboot the candidate gets as long."""
+    if world.stable is None or world.candidate is None or not world.stable.status.restarts:
+        return False
+    starts = [state.started_at for state in world.stable.status.replicas if state.started_at is not None]
+    limit = datetime.timedelta(seconds=world.candidate.spec.runtime.startup_timeout)
+    waits = world.candidate.status.phase not in ("CrashLoop", "Failed")
+    return waits and bool(starts) and world.now - max(starts) < limit
 
 
 def _why_dead(revision: Revision | None) -> str:

@@ -58,11 +58,17 @@ class RuntimeSettings(Spec):
     """Requests that may wait; one more is answered 429."""
     request_timeout: Annotated[Duration, Field(ge=0.05, le=3600)] = 30.0
     max_body: Annotated[Size, Field(ge=1024, le=2**30)] = 16 * 2**20
-    drain: Annotated[Duration, Field(ge=0, le=3600)] = 20.0
+    drain: Annotated[Duration, Field(ge=0, le=3600)] | None = None
+    """How long requests under way get when a replica is stopped. None: as long as a request may take."""
     startup_timeout: Annotated[Duration, Field(ge=1, le=3600)] = 120.0
     """From the start of a replica's process to ready; past it the replica counts as failed."""
     env: dict[str, str] = Field(default_factory=dict, max_length=64)
     """Extra environment variables of the model's process. Not for secrets: many may read a spec."""
+
+    @property
+    def drain_seconds(self) -> float:
+        """Seconds."""
+        return self.request_timeout if self.drain is None else self.drain
 
     @field_validator("env")
     @classmethod

@@ -228,7 +228,7 @@ class RejectedRoute(Spec):
     workspace: Name
     deployment: Name
     error: Annotated[str, Field(max_length=16_384)]
-    version: Annotated[int, Field(ge=0)]
+    version: Annotated[int, Field(ge=0, le=2**62)]
 
 
 class GatewaySample(Spec):
@@ -251,7 +251,7 @@ class GatewaySample(Spec):
 class GatewayReport(Spec):
     """What one gateway has loaded, refused and counted."""
 
-    observed_version: Annotated[int, Field(ge=0)]
+    observed_version: Annotated[int, Field(ge=0, le=2**62)]
     """Every commit up to this one is rendered and loaded."""
     rejected: list[RejectedRoute] = Field(default_factory=list, max_length=10_000)
     envoy: dict[str, Any] = Field(default_factory=dict)

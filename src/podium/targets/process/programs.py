@@ -31,7 +31,7 @@ def configuration(wish: ReplicaWish) -> dict[str, Any]:
         "queue": {"maxLength": spec.runtime.queue_length},
         "maxBodyBytes": spec.runtime.max_body,
         "warmup": {"requests": 1, "example": None},
-        "drainSeconds": spec.runtime.drain,
+        "drainSeconds": spec.runtime.drain_seconds,
         "requestTimeoutSeconds": spec.runtime.request_timeout,
         "threads": spec.resources.cpus,
     }
@@ -68,7 +68,7 @@ def program(wish: ReplicaWish, folder: Path, socket: Path, cpus: tuple[int, ...]
             cpus=cpus,
         ),
         socket=socket,
-        grace=spec.runtime.drain + AFTER_DRAIN_SECONDS,
+        grace=spec.runtime.drain_seconds + AFTER_DRAIN_SECONDS,
     )
 
 

@@ -177,6 +177,11 @@ class ProcessTarget:
                 replica.folder, 0.0, why=f"ended by Podium: not ready within its startup timeout of {limit}"
             )
             return "Draining"
+        if was_ready and answer == "silent":
+            supervision.stop(
+                replica.folder, 0.0, why=f"ended by Podium: it did not answer for {_PATIENCE_SECONDS:g} s"
+            )
+            return "Draining"
         return "Starting"
 
     def _has_patience(self, shim: ProcessIdentity) -> bool:
