@@ -1,11 +1,14 @@
 """Whole passages of traffic through the three reconcilers, on a real store."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from podium.control import deployments
 from podium.planning.looks import replay
 from podium.planning.routing import RouteEntry, plan_route
+from podium.store import SampleRow
 from tests.integration.control.conftest import USER
 
 CANARY: dict[str, Any] = {
@@ -292,3 +295,97 @@ def test_files_that_a_replica_found_damaged_are_checked_out_anew(plant: Any) -> 
     plant.store.wake(plant.get("Revision", "churn-00001").uid)
     plant.settle()
     assert plant.preparation.distrusted == [plant.get("Revision", "churn-00001").spec.manifest_digest]
+
+
+def rejected_second(plant: Any) -> None:
+    first(plant)
+    second(plant)
+    for _ in range(4):
+        plant.traffic("churn-2", (100, 0), (100, 20))
+    plant.settle()
+    assert plant.get("Rollout", "churn-2").status.phase == "RolledBack"
+
+
+@pytest.mark.parametrize("edit", [{"replicas": 2}, {"revisionHistory": 5}])
+def test_an_edit_that_changes_no_revision_brings_no_rejected_one_back(
+    plant: Any, edit: dict[str, Any]
+) -> None:
+    rejected_second(plant)
+    second(plant, **edit)
+    assert plant.get("Deployment", "churn").status.rollout_count == 2
+    assert [name for name, _ in live(plant)] == ["churn-00001"]
+
+
+def test_scaling_to_zero_and_back_makes_no_rejected_revision_stable(plant: Any) -> None:
+    rejected_second(plant)
+    second(plant, replicas=0)
+    second(plant, replicas=1)
+    assert plant.get("Deployment", "churn").status.stable_revision == "churn-00001"
+    assert live(plant) == [("churn-00001", 10_000)]
+
+
+def test_scaling_to_zero_during_a_canary_is_no_crash(plant: Any) -> None:
+    first(plant)
+    second(plant)
+    second(plant, replicas=0)
+    rollout = plant.get("Rollout", "churn-2")
+    assert rollout.status.phase == "Progressing"
+    assert "replicas is 0" in rollout.status.message
+    assert plant.get("Deployment", "churn").status.rejected is None
+
+
+def test_a_pause_while_the_candidate_is_prepared_holds_it(plant: Any) -> None:
+    first(plant)
+    plant.target.auto_ready = False
+    second(plant)
+    act(plant, paused=True)
+    plant.target.rows = {
+        name: replace(row, phase="Ready") if row.phase == "Starting" else row
+        for name, row in plant.target.rows.items()
+    }
+    plant.store.wake(plant.get("Revision", "churn-00002").uid)
+    plant.settle()
+    assert plant.get("Rollout", "churn-2").status.weight == 0
+    act(plant, paused=False)
+    assert plant.get("Rollout", "churn-2").status.weight == 50
+
+
+def test_an_upgrade_of_podium_moves_nothing(plant: Any) -> None:
+    first(plant)
+    second(plant)
+    plant.reconcilers["Deployment"] = deployments.DeploymentReconciler(plant.store, runtime_wheel="wheel-2")
+    plant.store.wake(plant.get("Deployment", "churn").uid)
+    plant.settle()
+    assert plant.get("Deployment", "churn").status.rollout == "churn-2", "the rollout under way goes on"
+    for _ in range(4):
+        plant.traffic("churn-2", (100, 0), (100, 20))
+    plant.settle()
+    plant.store.wake(plant.get("Deployment", "churn").uid)
+    plant.settle()
+    status = plant.get("Deployment", "churn").status
+    assert (status.rollout_count, status.stable_revision) == (2, "churn-00001"), (
+        "what was taken back stays back"
+    )
+
+
+def test_a_preview_whose_candidate_dies_is_not_flipped_to(plant: Any) -> None:
+    strategy = {"strategy": {"type": "blueGreen", "previewFor": "1h", "observe": "0s"}}
+    first(plant, strategy)
+    second(plant, strategy)
+    plant.target.auto_ready = False
+    plant.target.die("churn-00002-1")
+    plant.store.wake(plant.get("Revision", "churn-00002").uid)
+    plant.settle()
+    assert plant.get("Rollout", "churn-2").status.phase == "RolledBack"
+    assert live(plant) == [("churn-00001", 10_000)]
+
+
+def test_a_sample_that_cannot_be_read_keeps_nobody_from_aborting(plant: Any) -> None:
+    first(plant)
+    second(plant)
+    uid = plant.get("Rollout", "churn-2").uid
+    plant.store.append_samples(
+        uid, [SampleRow(uid, 1.0, "gw", "e1", 5000, {"upstream_rq_total": "many"}, {})]
+    )
+    act(plant, requested="abort")
+    assert plant.get("Rollout", "churn-2").status.phase == "RolledBack"
