@@ -3,6 +3,7 @@
 Called by the API (`podium model verify`). Reads every blob of the version as a whole.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -11,8 +12,8 @@ from podium.registry.blobs import BlobStore
 from podium.resources.errors import NotFound, Unavailable
 from podium.resources.manifest import Manifest
 
-LOCK = "requirements.lock"
-"""How the lock's blob is called in findings."""
+LOCK, MANIFEST = "requirements.lock", "manifest.json"
+"""How the lock's and the manifest's blobs are called in findings."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +29,18 @@ class Finding:
 def verify_version(
     manifest: Manifest, blobs: BlobStore, progress: Callable[[str], None] | None = None
 ) -> list[Finding]:
-    """Findings, in the manifest's order, the lock last; empty means intact. `progress` is told each path before it is
+    """Findings, in the manifest's order, then the lock and the stored manifest; empty means intact. `progress` is told each path before it is
     read. A storage that does not answer is a finding as well (`unreadable`), not an exception: what could be read is
     reported all the same. Each blob is read once, however many files share it."""
     findings: list[Finding] = []
     seen: dict[str, tuple[Literal["missing", "digest", "unreadable"], str] | None] = {}
     sized = [(file.path, file.sha256, file.size) for file in manifest.files]
-    for path, sha256, size in [*sized, (LOCK, manifest.lock.sha256, None)]:
+    own = manifest.canonical_bytes()
+    for path, sha256, size in [
+        *sized,
+        (LOCK, manifest.lock.sha256, None),
+        (MANIFEST, _digest(own), len(own)),
+    ]:
         if progress is not None:
             progress(path)
         try:
@@ -42,6 +48,8 @@ def verify_version(
         except Unavailable as error:
             findings.append(Finding(path, sha256, "unreadable", error.message))
             continue
+        if stored is None and path == MANIFEST:
+            continue  # a copy: the version's record holds the manifest itself
         if stored is not None and size is not None and stored.size != size:
             words = f"{stored.size} bytes are stored, {size} were pushed"
             findings.append(Finding(path, sha256, "size", words))
@@ -52,6 +60,10 @@ def verify_version(
         if problem is not None:
             findings.append(Finding(path, sha256, *problem))
     return findings
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _check(blobs: BlobStore, sha256: str) -> tuple[Literal["missing", "digest", "unreadable"], str] | None:

@@ -31,7 +31,7 @@ def sha(content: bytes) -> str:
 def test_an_intact_version_has_no_findings(blobs: BlobStore, manifest: Make) -> None:
     read: list[str] = []
     assert verify_version(manifest(FILES), blobs, read.append) == []
-    assert read == ["a.bin", "b.bin", "c/d.bin", LOCK]
+    assert read == ["a.bin", "b.bin", "c/d.bin", LOCK, "manifest.json"]
 
 
 def test_every_file_that_shares_a_damaged_blob_is_named(blobs: BlobStore, manifest: Make) -> None:
@@ -104,6 +104,22 @@ def test_a_folder_goes_into_the_store(blobs: BlobStore, tmp_path: Path) -> None:
     assert all(blobs.verify(entry.sha256) for entry in entries)
     with pytest.raises(TooLarge):
         list_files(folder, max_files=1)
+
+
+def test_a_flipped_bit_in_the_stored_manifest_is_found(
+    blobs: BlobStore, manifest: Make, tmp_path: Path
+) -> None:
+    made = manifest(FILES)
+    own = made.canonical_bytes()
+    digest = hashlib.sha256(own).hexdigest()
+    blobs.put([own], digest)
+    assert verify_version(made, blobs) == []
+    (stored,) = tmp_path.rglob(digest)
+    stored.chmod(0o600)
+    stored.write_bytes(bytes([own[0] ^ 1]) + own[1:])
+    assert [(found.path, found.problem) for found in verify_version(made, blobs)] == [
+        ("manifest.json", "digest")
+    ]
 
 
 @pytest.mark.parametrize("kind", ["link", "folder link", "pipe", "name"])
