@@ -6,6 +6,7 @@ around the whole run: fixtures of a module or the session may rightly outlive a 
 
 import faulthandler
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -32,6 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Before anything is imported: no telemetry, and none of the caller's own Podium."""
     # Now, while pytest is not capturing: during a test, descriptor 2 leads to a file that dies with the run.
     config.stash[_STDERR] = os.dup(2)
+    # A shell that starts the run in the background has SIGINT ignored, and children inherit that: tests send it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["DO_NOT_TRACK"] = "true"
     for name in [name for name in os.environ if name.startswith("PODIUM_")]:
