@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -229,23 +229,26 @@ def _in_silence(text: str) -> None:
 
 @contextlib.contextmanager
 def world(
-    say: Callable[[str], object] = _in_silence, *, environment: dict[str, str] | None = None
+    say: Callable[[str], object] = _in_silence,
+    *,
+    make: Callable[[Path], Installation] = Installation,
+    roles: Sequence[str] = ("first", "second", "failing"),
 ) -> Iterator[World]:
-    """A fresh installation with the three versions pushed; stopped and removed at the end, also after an error.
+    """A fresh installation with these versions pushed; stopped and removed at the end, also after an error.
 
     With KEEP_WORLD in the environment its folder stays.
     """
     folder = Path(tempfile.mkdtemp(prefix="pb-", dir="/tmp"))
-    installation = Installation(folder / "home", environment=environment)
+    installation = make(folder / "home")
     try:
-        say("training three versions")
+        say("training models")
         lesson = train(folder / "models")
         say("starting Podium")
         installation.start()
         versions = {}
-        for role, path in lesson.files.items():
+        for role in roles:
             say(f"pushing the {role} version")
-            versions[role] = installation.client.push(NAME, path).version.spec.version
+            versions[role] = installation.client.push(NAME, lesson.files[role]).version.spec.version
         yield World(installation, versions, lesson.bodies)
     finally:
         try:

@@ -1,4 +1,4 @@
-"""One installation for all chaos tests of a module: starting it and pushing real versions is what takes time."""
+"""One installation for all chaos tests: starting it and pushing real versions is what takes time."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ import pytest
 from benchmarks.world import World, world
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def installed() -> Iterator[World]:
     with world() as made:
         made.settle("first")
