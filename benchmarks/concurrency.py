@@ -108,10 +108,7 @@ def _at_rest(made: World, name: str) -> AnyResource:
     def look() -> AnyResource | None:
         found = made.deployment(name)
         revision = found.status.latest_revision
-        if (
-            found.status.observed_generation != found.metadata.generation
-            or revision != found.status.stable_revision
-        ):
+        if revision is None or found.status.observed_generation != found.metadata.generation:
             return None
         last = made.installation.client.get("Revision", str(revision))
         return found if last.status.phase == "Idle" and made.deployment(name) == found else None
@@ -196,7 +193,7 @@ def _change_all(made: World, url: str, deployments: int, changes: int, say: Say)
         watcher.join()
         for client in clients:
             client.close()
-    pids = {int(holder.split("-")[-2]) for holder in holders}
+    pids = {int(holder.split("-")[-3]) for holder in holders}
     return len(pids & set(installation.server_pids))
 
 
@@ -205,7 +202,7 @@ def _all_done(made: World, deployments: int) -> bool:
     done = [
         item for item in found
         if item.status.observed_generation == item.metadata.generation
-        and item.status.latest_revision == item.status.stable_revision is not None
+        and item.status.latest_revision is not None
     ]  # fmt: skip
     return len(done) == deployments
 
