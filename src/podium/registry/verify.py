@@ -29,9 +29,11 @@ class Finding:
 def verify_version(
     manifest: Manifest, blobs: BlobStore, progress: Callable[[str], None] | None = None
 ) -> list[Finding]:
-    """Findings, in the manifest's order, then the lock and the stored manifest; empty means intact. `progress` is told
-    each path before it is read. A storage that does not answer is a finding as well (`unreadable`), not an exception: what could be read is
-    reported all the same. Each blob is read once, however many files share it."""
+    """Findings, in the manifest's order, then the lock and the stored manifest; empty means intact.
+
+    `progress` is told each path before it is read. A storage that does not answer is a finding as well
+    (`unreadable`), not an exception: what could be read is reported all the same. Each blob is read once, however
+    many files share it."""
     findings: list[Finding] = []
     seen: dict[str, tuple[Literal["missing", "digest", "unreadable"], str] | None] = {}
     sized = [(file.path, file.sha256, file.size) for file in manifest.files]
