@@ -199,7 +199,7 @@ def test_a_rollback_after_a_promotion_serves_the_one_before(served: ApiServer) -
     assert answer.status_code == 200, answer.text
     written = answer.json()["object"]
     assert written["spec"]["model"] == {"name": "churn", "version": "1", "alias": None}
-    assert written["metadata"]["annotations"] == {"podium/rollback-to": "churn-00001"}
+    assert written["metadata"]["annotations"] == {"podium/rollback-to": "churn-00001@2"}
     assert written["metadata"]["generation"] == 2
     assert "rollback" in [row["verb"] for row in served.http().get("/api/v1/audit").json()["items"]]
 
