@@ -239,6 +239,10 @@ def check_share(tally: Tally) -> tuple[Finding, bool]:
         fewer = fewer and candidate <= arms.rho * (candidate + stable)
         started_candidate, started_stable = started_candidate + candidate, started_stable + stable
         expected += arms.rho * (candidate + stable)
+    if started_stable + started_candidate == 0:
+        return Finding(
+            metric="sample_ratio", state="off", words="no request was counted on either side"
+        ), True
     log_e = figure(log_e)
     wrong = log_e >= figure(math.log(1 / SHARE_ALPHA))
     words = (

@@ -13,7 +13,8 @@ from podium.api.access import Caller
 from podium.api.plans import describe
 from podium.resources.deployment import DeploymentSpec
 from podium.resources.errors import Conflict, InvalidInput, Issue
-from podium.resources.kinds import KINDS, AnyResource, issues_of, parse_applied
+from podium.resources.issues import issues_of
+from podium.resources.kinds import KINDS, AnyResource, parse_applied
 from podium.resources.requests import ApplyResult, FieldChange
 from podium.resources.shape import DEFAULT_WORKSPACE
 from podium.store import Read, Write

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import JSONResponse
 
 from podium.resources.errors import InvalidInput, Issue, TooLarge
-from podium.resources.kinds import issues_of
+from podium.resources.issues import issues_of
 
 M = TypeVar("M", bound=BaseModel)
 MAX_DEPTH = 40
@@ -149,4 +149,4 @@ def validated(model: type[M], data: Any) -> M:
     try:
         return model.model_validate(data, strict=True)
     except ValidationError as error:
-        raise InvalidInput(issues_of(error)) from None
+        raise InvalidInput(issues_of(error, model=model)) from None

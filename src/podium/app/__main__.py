@@ -59,7 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--gateway-host")
     common.add_argument("--gateway-port", type=int)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", parents=[common], help="keep server and gateway running, in the foreground")
+    up = commands.add_parser(
+        "up", parents=[common], help="keep server and gateway running, in the foreground"
+    )
+    up.add_argument("--take-over", action="store_true", help="run the replicas that another home ran")
     down = commands.add_parser("down", parents=[common], help="stop everything that runs in this home")
     down.add_argument("--keep-serving", action="store_true", help="leave Envoy and the replicas running")
     ps = commands.add_parser("ps", parents=[common], help="which processes run")
@@ -73,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(settings: Settings, options: argparse.Namespace) -> int:
     from podium.app import supervisor
-    from podium.app.server import check_exposure, configure_logging
+    from podium.app.server import check_exposure, configure_logging, take_over
     from podium.processes.identity import TOKEN_VARIABLE, new_token
 
     if not os.environ.get(TOKEN_VARIABLE):
@@ -83,6 +86,8 @@ def _up(settings: Settings, options: argparse.Namespace) -> int:
     configure_logging()
     if settings.is_public:
         check_exposure(settings)
+    if options.take_over:
+        take_over(settings)
     supervisor.Supervisor(supervisor.prepare(settings)).run()
     return 0
 
@@ -118,19 +123,22 @@ def _ps(settings: Settings, options: argparse.Namespace) -> int:
 
 
 def _server(settings: Settings, options: argparse.Namespace) -> int:
-    from podium.app import server
+    from podium.app import server, supervisor
 
     server.configure_logging()
     server.ignore_hangup()
+    supervisor.record(settings, "server")
     server.run(settings)
     return 0
 
 
 def _gateway(settings: Settings, options: argparse.Namespace) -> int:
+    from podium.app import supervisor
     from podium.app.gateway import run
     from podium.app.server import configure_logging
 
     configure_logging()
+    supervisor.record(settings, "gateway")
     run(settings)
     return 0
 

@@ -1,19 +1,22 @@
 """What nobody needs any more, removed now and then: old records, blobs of deleted versions, unused environments and
-checkouts. Started by the server; harmless to run in several.
+checkouts, replicas of revisions that are gone. Started by the server; harmless to run in several.
 """
 
 import datetime
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from podium.environments.uv import Environments
+from podium.processes.removal import remove_tree
 from podium.registry import garbage
 from podium.registry.blobs import BlobStore
 from podium.registry.checkout import Checkout
 from podium.resources.errors import PodiumError
 from podium.resources.rollout import FINAL_PHASES
 from podium.store import Store
+from podium.targets.port import Target
 
 _log = logging.getLogger("podium.housekeeping")
 _FIRST_SECONDS, _EVERY_SECONDS = 60.0, 3600.0
@@ -22,15 +25,28 @@ KEEP = datetime.timedelta(days=30)
 KEEP_CHECKOUTS = datetime.timedelta(days=7)
 """How long the files of a version that nothing runs stay checked out."""
 
+KEEP_SCRATCH = datetime.timedelta(days=1)
+"""How long folders of imports and inspections may lie; both take minutes."""
+STRANGERS_GRACE = 30.0
+"""Seconds for requests under way."""
+
 
 class Housekeeping:
     """One thread; first a minute after the start. One task's failure does not keep the others from being done."""
 
     def __init__(
-        self, store: Store, blobs: BlobStore, checkout: Checkout, environments: Environments
+        self,
+        store: Store,
+        blobs: BlobStore,
+        checkout: Checkout,
+        environments: Environments,
+        target: Target,
+        *,
+        scratch: Sequence[Path] = (),
     ) -> None:
         self._store, self._blobs = store, blobs
         self._checkout, self._environments = checkout, environments
+        self._target, self._scratch = target, scratch
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="housekeeping", daemon=True)
 
@@ -55,6 +71,8 @@ class Housekeeping:
             self._prune,
             self._collect_blobs,
             self._collect_running,
+            self._end_strangers,
+            self._sweep_scratch,
         )
         for task in tasks:
             try:
@@ -102,3 +120,26 @@ class Housekeeping:
             if entry.digest.removeprefix("sha256:") not in digests and entry.used_at < before:
                 self._checkout.discard(entry.digest)
         self._checkout.sweep()
+
+    def _end_strangers(self, now: datetime.datetime) -> None:
+        """Replicas whose revision is gone, as after a restore of an older database. Looked at before the database is:
+        a revision is there before its first replica."""
+        found = self._target.observe_all()
+        with self._store.read() as tx:
+            known = {revision.uid for revision in tx.list("Revision").items}
+        for replica in found:
+            if replica.revision_uid in known:
+                continue
+            if replica.phase == "Exited":
+                self._target.forget(replica.name, revision_uid=replica.revision_uid)
+                continue
+            _log.warning("replica %s is of no revision that is known: it is stopped", replica.name)
+            self._target.stop(replica.name, STRANGERS_GRACE, revision_uid=replica.revision_uid)
+
+    def _sweep_scratch(self, now: datetime.datetime) -> None:
+        """What an import or an inspection left that was killed."""
+        before = (now - KEEP_SCRATCH).timestamp()
+        for folder in self._scratch:
+            for entry in folder.iterdir() if folder.is_dir() else ():
+                if entry.lstat().st_mtime < before:
+                    remove_tree(entry)

@@ -12,6 +12,7 @@ import secrets
 import signal
 import socket
 import threading
+import uuid
 from types import FrameType
 
 import uvicorn
@@ -36,7 +37,7 @@ from podium.registry.blobs import BlobStore
 from podium.registry.checkout import Checkout
 from podium.registry.mlflow_policy import ImportPolicy
 from podium.resources.errors import Refused, Unavailable
-from podium.store import Store
+from podium.store import Actor, Store
 from podium.targets.process import ProcessTarget
 
 _log = logging.getLogger("podium.server")
@@ -52,6 +53,7 @@ def run(settings: Settings) -> None:
     store = Store.open(settings.database, version_locations=settings.migrations)
     store.migrate()
     with contextlib.closing(store):
+        _claim_replicas(settings, store)
         tokens = bootstrap(
             store,
             key_file=settings.key_file,
@@ -101,7 +103,14 @@ def run(settings: Settings) -> None:
             ControlLoop(store, running, worker=f"{worker}-running", threads=settings.workers),
         ]
         target.watch(lambda revision_uid: _wake(store, revision_uid))
-        housekeeping = Housekeeping(store, blobs, checkout, environments)
+        housekeeping = Housekeeping(
+            store,
+            blobs,
+            checkout,
+            environments,
+            target,
+            scratch=(settings.home / "work", settings.home / "inspections"),
+        )
         _serve(settings, services, loops, housekeeping)
 
 
@@ -183,6 +192,42 @@ def _check_exposure(settings: Settings, store: Store) -> None:
             f"refusing to listen on {host}: no credentials are configured",
             next_step="start on 127.0.0.1, make tokens with `podium token create`, then listen elsewhere",
         )
+
+
+def take_over(settings: Settings) -> None:
+    """From now on this home runs the database's replicas, whichever did before."""
+    private_folder(settings.home)
+    with contextlib.closing(Store.open(settings.database, version_locations=settings.migrations)) as store:
+        store.migrate()
+        _claim_replicas(settings, store, take_over=True)
+
+
+def _claim_replicas(settings: Settings, store: Store, *, take_over: bool = False) -> None:
+    """The process target sees the replicas of its own home only: one home per database, one database per home.
+    Raises Refused."""
+    file = settings.home / "installation.id"
+    # A link, so that a file that is there is whole, however many servers start at once.
+    new = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
+    new.write_text(f"{uuid.uuid4()}\n")
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(new, file)
+    finally:
+        new.unlink()
+    with contextlib.closing(ProcessTarget(settings.home / "replicas", settings.sockets)) as target:
+        strangers = 0 if take_over or store.place("process") else len(target.observe_all())
+    if strangers:
+        raise Refused(
+            f"{settings.home} has {strangers} replicas of another database than the one that this server was given",
+            next_step="set PODIUM_DATABASE_URL as it was, or run `podium down` first, or `podium up --take-over`",
+        )
+    store.claim_place(
+        "process",
+        place=file.read_text().strip(),
+        description=f"{settings.home} on {socket.gethostname()}",
+        actor=Actor("server", "system"),
+        take_over=take_over,
+    )
 
 
 def _wake(store: Store, uid: str) -> None:

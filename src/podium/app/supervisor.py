@@ -20,6 +20,7 @@ from pathlib import Path
 
 from podium.app.settings import Settings, private_folder
 from podium.processes.identity import (
+    TOKEN_VARIABLE,
     ProcessIdentity,
     identify,
     is_alive,
@@ -35,7 +36,6 @@ _log = logging.getLogger("podium.supervisor")
 _LOOK_SECONDS = 0.2
 _LONGEST_BACKOFF = 10.0
 PARTS = ("server", "gateway")
-ADOPT_VARIABLE = "PODIUM_PROCESS_TOKEN"
 
 
 @dataclass
@@ -162,6 +162,15 @@ def arguments(settings: Settings) -> list[str]:
     ]  # fmt: skip
 
 
+def record(settings: Settings, name: str) -> None:
+    """This process writes down who it is. Parts do so themselves: a supervisor that dies between starting one and
+    noting it would leave a process that nobody knows."""
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    identity = identify(os.getpid(), token) if token else None
+    if identity is not None:
+        write_identity(identity_file(settings, name), identity)
+
+
 @contextlib.contextmanager
 def _exclusive(settings: Settings) -> Iterator[None]:
     """One supervisor per home: a lock that ends with the process, and the identity for `podium down`."""
@@ -173,10 +182,7 @@ def _exclusive(settings: Settings) -> Iterator[None]:
                 f"Podium is already running in {settings.home}",
                 next_step="`podium status` shows it, `podium down` stops it; another --home runs a second one",
             ) from None
-        token = os.environ.get(ADOPT_VARIABLE, "")
-        identity = identify(os.getpid(), token) if token else None
-        if identity is not None:
-            write_identity(identity_file(settings, "supervisor"), identity)
+        record(settings, "supervisor")
         try:
             yield
         finally:

@@ -197,7 +197,9 @@ def _ending(rollout: "Rollout") -> str:
         "Superseded": f"it was superseded by a newer wish{took}",
     }
     flip = ""
-    if status.verdict_at and status.phase in ("Promoted", "RolledBack"):
+    # Blue-green keeps watching after its flip: that time says nothing about the gateways.
+    watched = getattr(rollout.spec.settings.strategy, "observe", 0.0) and status.phase == "Promoted"
+    if status.verdict_at and status.phase in ("Promoted", "RolledBack") and not watched:
         seconds = (status.finished_at - status.verdict_at).total_seconds()
         flip = f"; from the verdict until every gateway had it loaded {span(seconds)}"
     return f"{words.get(status.phase, status.phase)}{flip}"

@@ -78,7 +78,7 @@ def _invalid_input(error: Exception) -> InvalidInput | None:
         return None
     from pydantic import ValidationError
 
-    from podium.resources.kinds import issues_of
+    from podium.resources.issues import issues_of
 
     return InvalidInput(issues_of(error)) if isinstance(error, ValidationError) else None
 

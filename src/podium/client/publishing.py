@@ -22,7 +22,8 @@ from podium.client.answers import error_in
 from podium.client.effects import Call, Operation, call, work
 from podium.client.operations import place
 from podium.resources.errors import IntegrityError, InvalidInput, Issue, NotFound, Refused, Unavailable
-from podium.resources.kinds import KINDS, ModelVersion, issues_of
+from podium.resources.issues import issues_of
+from podium.resources.kinds import KINDS, ModelVersion
 from podium.resources.manifest import DatasetReference, FileEntry, GitReference, check_path
 from podium.resources.requests import ImportRequest, PushRequest
 
@@ -64,6 +65,8 @@ class PushOptions:
     requirements: Sequence[str] | None = None
     python: str | None = None
     flavor: str | None = None
+    repair: bool = False
+    """Send every file, also what the server has: it replaces what was damaged there."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +102,8 @@ def push(
             }
         )
     except ValidationError as error:
-        raise InvalidInput(issues_of(error)) from None
-    yield from _upload(found, say)
+        raise InvalidInput(issues_of(error, model=PushRequest)) from None
+    yield from _upload(found, say, again=options.repair)
     path_ = f"{place(KINDS['Model'], workspace, model)}/versions"
     body = request.model_dump(mode="json", by_alias=True)
     return (yield from _publish(path_, body, say))
@@ -131,14 +134,17 @@ def _publish(path: str, body: dict[str, Any], say: Tell) -> Operation[Pushed]:
     return Pushed(operations.parsed(last[0]["version"]), bool(last[0]["created"]))
 
 
-def _upload(found: Sequence[tuple[Path, FileEntry]], say: Tell) -> Operation[None]:
-    """Each blob that the server lacks, once however many files have it."""
+def _upload(found: Sequence[tuple[Path, FileEntry]], say: Tell, *, again: bool) -> Operation[None]:
+    """Each blob that the server lacks, once however many files have it; `again`: those that it has, too."""
     unique = {entry.sha256: (file, entry) for file, entry in found}
     total, done = sum(entry.size for _, entry in unique.values()), 0
     for sha256, (file, entry) in unique.items():
         say(Progress("uploading", f"sending {entry.path}", done, total))
-        reply = yield from call(Call("HEAD", f"/blobs/{sha256}", allow=(404,)))
-        if reply.status == 404:
+        lacking = again
+        if not again:
+            reply = yield from call(Call("HEAD", f"/blobs/{sha256}", allow=(404,)))
+            lacking = reply.status == 404
+        if lacking:
             yield from call(Call("PUT", f"/blobs/{sha256}", upload=file, timeout=600))
         done += entry.size
     say(Progress("uploading", "all files are stored", total, total))

@@ -203,6 +203,9 @@ class Agent:
 
     async def _follow_once(self, alive: Callable[[], None]) -> None:
         listing = await self._feed.listing()
+        if listing.version < self._observed:
+            # The database was restored from an older copy: its versions will be counted a second time.
+            self._observed = 0
         self._dirty |= self._fleet.reset(listing.objects, listing.version) | self._loader.keys
         self._listed = True
         alive()

@@ -13,15 +13,23 @@ from podium.analysis import (
     LatencyMetric,
     Liveness,
     PlainThreshold,
+    QuantileMetric,
     RateMetric,
     Verdict,
     Window,
     judge_evidence,
 )
-from podium.resources.deployment import Analysis, CanaryStep, CanaryStrategy, MetricMargin, RolloutSettings
+from podium.resources.deployment import (
+    Analysis,
+    CanaryStep,
+    CanaryStrategy,
+    MetricMargin,
+    RolloutSettings,
+    Threshold,
+)
 from podium.resources.kinds import Rollout
 
-_THRESHOLDS = {"errorRate": "error_rate", "refusalRate": "refusal_rate", "slowRate": "slow_rate"}
+_RATES = {"errorRate": "error_rate", "refusalRate": "refusal_rate", "slowRate": "slow_rate"}
 
 
 @dataclass(frozen=True)
@@ -82,16 +90,17 @@ def analysis_settings(settings: RolloutSettings, step: CanaryStep | None) -> Ana
             absolute_margin=wish.latency.margin,
             compared=wish.enabled and wish.latency.enabled,
         )
+    quantile = wish.latency_quantile
+    if quantile is not None and not (wish.enabled and quantile.enabled):
+        quantile = None
     strategy = settings.strategy
     return AnalysisSettings(
         alpha=wish.alpha,
         error_rate=_rate(wish, wish.error_rate),
         refusal_rate=_rate(wish, wish.refusal_rate),
         latency=latency,
-        thresholds=tuple(
-            PlainThreshold(metric=_THRESHOLDS[item.metric], max=item.max, min_requests=item.min_requests)
-            for item in wish.thresholds
-        ),
+        quantile=QuantileMetric(quantile.quantile, quantile.relative_margin) if quantile else None,
+        thresholds=tuple(_limit(item) for item in wish.thresholds),
         min_requests=least,
         warmup_seconds=strategy.warmup if isinstance(strategy, CanaryStrategy) else 0.0,
         # What an inconclusive cap leads to is the rollout's business, in `planning.rollouts`.
@@ -103,6 +112,12 @@ def _rate(wish: Analysis, margin: MetricMargin) -> RateMetric | None:
     if not (wish.enabled and margin.enabled):
         return None
     return RateMetric(relative_margin=margin.relative_margin, absolute_margin=margin.margin)
+
+
+def _limit(wish: Threshold) -> PlainThreshold:
+    if wish.is_quantile:
+        return PlainThreshold(f"{wish.metric}_ms", 1000 * (wish.max_latency or 0.0), wish.min_requests)
+    return PlainThreshold(_RATES[wish.metric], wish.max or 0.0, wish.min_requests)
 
 
 def look_at(rollout: Rollout, trial: Trial, *, last: bool, complete: bool, capped: bool) -> Look:
@@ -124,7 +139,7 @@ def look_at(rollout: Rollout, trial: Trial, *, last: bool, complete: bool, cappe
 
 def _meaning(verdict: Verdict, evidence: Evidence, *, last: bool, stored: dict[str, Any]) -> Look:
     stored = {**stored, "verdict": verdict.to_dict()}
-    compared = evidence.settings.comparisons > 0
+    judged = evidence.settings.comparisons > 0 or bool(evidence.settings.thresholds)
     if verdict.decision == "rollback":
         return Look("rollback", verdict.reason, stored)
     if verdict.decision == "promote":
@@ -133,7 +148,7 @@ def _meaning(verdict: Verdict, evidence: Evidence, *, last: bool, stored: dict[s
     uneven = any(
         finding.metric == "sample_ratio" and finding.state == "worse" for finding in verdict.findings
     )
-    if evidence.step_complete and not uneven and (enough or not compared) and (not last or not compared):
+    if evidence.step_complete and not uneven and (enough or not judged) and (not last or not judged):
         words = f"{verdict.candidate_requests:,} requests at {evidence.weight:g} % and nothing against the candidate"
         return Look("advance", words, stored)
     return Look(

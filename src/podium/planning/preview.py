@@ -6,7 +6,7 @@ Called by the API for `?dryRun` and by `podium diff` through it.
 from podium.planning.deployments import World, decide
 from podium.planning.looks import analysis_settings
 from podium.planning.rollouts import step_cap
-from podium.resources.deployment import BlueGreenStrategy, CanaryStrategy, RolloutSettings
+from podium.resources.deployment import BlueGreenStrategy, CanaryStrategy, RolloutSettings, Threshold
 from podium.resources.kinds import Deployment
 from podium.resources.quantities import format_duration
 
@@ -76,5 +76,13 @@ def _judgement(settings: RolloutSettings) -> list[str]:
     if analysis.latency:
         latency = analysis.latency
         judged.append(f"requests over {latency.threshold_ms:g} ms (margin {latency.absolute_margin:.1%})")
-    judged += [f"{limit.metric} at most {limit.max:g}" for limit in analysis.thresholds]
+    if analysis.quantile:
+        quantile = analysis.quantile
+        judged.append(f"p{quantile.quantile * 100:g} (at most {quantile.relative_margin:.0%} higher)")
+    judged += [_limit_words(limit) for limit in settings.analysis.thresholds]
     return [f"Judged by {', '.join(judged)}; a false rollback has a chance of at most {analysis.alpha:.1%}."]
+
+
+def _limit_words(limit: Threshold) -> str:
+    most = format_duration(limit.max_latency) if limit.max_latency else f"{limit.max or 0:.3g}"
+    return f"{limit.metric} at most {most}"

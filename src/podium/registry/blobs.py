@@ -8,7 +8,7 @@ import datetime
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final
@@ -56,13 +56,17 @@ class BlobStore:
         """A context manager that takes the bytes piece by piece, for callers that receive them so.
 
         Its `write` raises TooLarge past the limit; its `commit` raises InvalidInput when the bytes do not hash to
-        `sha256`, and IntegrityError when the blob is stored already with another size. Without `commit` nothing stays.
-        Both raise Unavailable when the storage is full or gone.
+        `sha256`. Without `commit` nothing stays. Both raise Unavailable when the storage is full or gone.
         """
         key = _key(sha256)
         limit = self.max_bytes if max_bytes is None else min(max_bytes, self.max_bytes)
-        existing = self._storage.find(key)
-        return BlobWriter(sha256, limit, existing, None if existing else self._storage.stage(key))
+        return BlobWriter(sha256, limit, self._storage.stage(key), lambda: self._is_intact(sha256))
+
+    def _is_intact(self, sha256: str) -> bool:
+        try:
+            return self.verify(sha256)
+        except NotFound:
+            return False
 
     def open(self, sha256: str) -> BinaryIO:
         """A seekable stream of the stored bytes, NOT checked against the hash. Raises NotFound."""
@@ -145,14 +149,15 @@ class BlobStore:
 class BlobWriter:
     """One blob on its way in. Use as a context manager; see `BlobStore.writer`.
 
-    Bytes of a blob that is stored already are hashed all the same and then dropped: who is told "stored" has had them.
+    What is stored and intact is left alone, and the new bytes are dropped. What is stored but damaged is replaced by
+    them: they are the right ones.
     """
 
-    def __init__(self, sha256: str, limit: int, existing: Stored | None, staged: Staged | None) -> None:
+    def __init__(self, sha256: str, limit: int, staged: Staged, is_intact: Callable[[], bool]) -> None:
         self._sha256 = sha256
         self._limit = limit
-        self._existing = existing
-        self._staged = staged
+        self._staged: Staged | None = staged
+        self._is_intact = is_intact
         self._hasher = hashlib.sha256()
         self.size = 0
         """Bytes that were written so far."""
@@ -176,19 +181,17 @@ class BlobWriter:
             self._staged.write(chunk)
 
     def commit(self) -> bool:
-        """True if the blob is new."""
+        """True if the bytes were stored: there were none under this hash, or damaged ones."""
         found = self._hasher.hexdigest()
         if found != self._sha256:
             raise InvalidInput(
                 Issue("sha256", f"the {self.size} bytes that came hash to {found}, not to {self._sha256}"),
                 next_step="send the file again; it may have changed while it was read",
             )
-        if self._existing is not None:
-            if self._existing.size != self.size:
-                raise damaged(self._sha256)
-            return False
         if self._staged is None:
             raise RuntimeError("this writer is finished")
+        if self._is_intact():
+            return False
         self._staged.commit(_key(self._sha256))
         self._staged = None
         return True

@@ -183,12 +183,37 @@ class LatencyMargin(MetricMargin):
     threshold: Annotated[Duration, Field(gt=0, le=600)] = 0.25
 
 
+class QuantileMargin(Spec):
+    """A latency quantile of candidate and stable, compared by confidence sequences. Needs about nine times the requests
+    that `LatencyMargin` does, and nobody has to say what slow is."""
+
+    enabled: bool = True
+    quantile: Annotated[float, Field(ge=0.5, le=0.999)] = 0.99
+    relative_margin: Annotated[float, Field(gt=0, le=10)] = 0.2
+    """The candidate's may be (1 + this) times the stable one's."""
+
+
 class Threshold(Spec):
     """A plain limit on the candidate alone, for whoever wants one. It is no test: it can take a good version back."""
 
-    metric: Literal["errorRate", "refusalRate", "slowRate"]
-    max: Annotated[float, Field(ge=0, le=1)]
+    metric: Literal["errorRate", "refusalRate", "slowRate", "p50", "p90", "p95", "p99"]
+    max: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Of a rate: a share of requests."""
+    max_latency: Annotated[Duration, Field(gt=0, le=3600)] | None = None
+    """Of a quantile, such as 250ms."""
     min_requests: Annotated[int, Field(ge=1, le=10**9)] = 100
+
+    @model_validator(mode="after")
+    def _has_its_limit(self) -> "Threshold":
+        wanted, other = ("maxLatency", self.max) if self.is_quantile else ("max", self.max_latency)
+        if (self.max_latency if self.is_quantile else self.max) is None or other is not None:
+            raise ValueError(f"expected {wanted} with {self.metric}, and no other limit")
+        return self
+
+    @property
+    def is_quantile(self) -> bool:
+        """Latency, not a share of requests."""
+        return self.metric.startswith("p")
 
 
 class Analysis(Spec):
@@ -200,6 +225,7 @@ class Analysis(Spec):
     error_rate: MetricMargin = Field(default_factory=MetricMargin)
     refusal_rate: MetricMargin = Field(default_factory=MetricMargin)
     latency: LatencyMargin | None = None
+    latency_quantile: QuantileMargin | None = None
     thresholds: list[Threshold] = Field(default_factory=list, max_length=16)
     min_requests: Annotated[int, Field(ge=1, le=10**9)] = 100
     """Candidate requests that a step needs before it can be passed (a step that asks for fewer needs those)."""

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from podium.resources.deployment import DeploymentSpec, DeploymentStatus
 from podium.resources.errors import InvalidInput, Issue
+from podium.resources.issues import issues_of
 from podium.resources.model import (
     ModelSpec,
     ModelStatus,
@@ -97,20 +98,6 @@ def kind_of(name: str) -> Kind:
     raise InvalidInput(Issue("kind", f"unknown kind {name[:60]!r}; known: {', '.join(KINDS)}"))
 
 
-def issues_of(error: ValidationError, prefix: str = "") -> list[Issue]:
-    """Pydantic's findings as (field path, words). Union tags in the location are left out of the path."""
-    issues = []
-    for finding in error.errors(include_url=False, include_context=False, include_input=False):
-        path = prefix
-        for part in finding["loc"]:
-            if isinstance(part, int):
-                path += f"[{part}]"
-            elif part not in ("canary", "blueGreen", "recreate", "function-after", "function-before"):
-                path += f".{part}" if path else str(part)
-        issues.append(Issue(path or "body", finding["msg"].removeprefix("Value error, ")))
-    return issues
-
-
 def parse_applied(document: object, *, workspace: str | None = None) -> AnyResource:
     """What a person wrote, checked whole: kind, metadata, spec. A status in it is ignored, so that what `get`
     printed can be applied again. Raises InvalidInput naming every wrong field."""
@@ -136,7 +123,7 @@ def parse_applied(document: object, *, workspace: str | None = None) -> AnyResou
     try:
         spec = kind.spec.model_validate(document.get("spec") if document.get("spec") is not None else {})
     except ValidationError as error:
-        issues += issues_of(error, "spec")
+        issues += issues_of(error, "spec", model=kind.spec)
     if issues or metadata is None or spec is None:
         raise InvalidInput(issues)
     return Resource(kind=kind.name, metadata=metadata, spec=spec, status=kind.status())
@@ -153,7 +140,7 @@ def _parse_metadata(given: object, kind: Kind, workspace: str | None) -> tuple[M
     try:
         metadata = Metadata.model_validate(given)
     except ValidationError as error:
-        return None, issues_of(error, "metadata")
+        return None, issues_of(error, "metadata", model=Metadata)
     issues = []
     try:
         check_name(metadata.name)

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from sqlalchemy import Connection, select, update
 
-from podium.store import changes, events, gateways, samples, schema, work
+from podium.store import changes, events, gateways, places, samples, schema, work
 from podium.store.audit import Actor
 from podium.store.database import Database
 from podium.store.engine import open_engine
 from podium.store.gateways import GatewayRow
 from podium.store.pages import checked_limit
+from podium.store.places import PlaceRow
 from podium.store.read import Snapshot
 from podium.store.samples import SampleRow
 from podium.store.signals import Signals
@@ -197,6 +198,20 @@ class Store:
         """A gateway that is gone for good."""
         with self._database.writing() as connection:
             gateways.forget(connection, name)
+
+    def claim_place(
+        self, target: str, *, place: str, description: str, actor: Actor, take_over: bool = False
+    ) -> None:
+        """This installation runs the target's replicas. `place`: an id that no other installation has; `description`:
+        what a person knows it by. Taking over is audited. Raises Refused if another one has them, unless `take_over`.
+        """
+        with self.write(actor) as tx:
+            tx.claim_place(target, place=place, description=description, take_over=take_over)
+
+    def place(self, target: str) -> PlaceRow | None:
+        """Which installation runs the target's replicas, if any has claimed them."""
+        with self._database.reading() as connection:
+            return places.find(connection, target)
 
     def prune(self, before: datetime.datetime) -> Pruned:
         """Forgets changes, events and samples from before that time, in short transactions.

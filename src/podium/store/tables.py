@@ -196,3 +196,13 @@ tokens = Table(
     Column("expires_at", UtcTime),
     Column("revoked_at", UtcTime),
 )
+
+# Where the replicas of a target run that knows only its own machine: one installation per database.
+places = Table(
+    "places",
+    metadata,
+    Column("target", PlainText, primary_key=True),
+    Column("place", PlainText, nullable=False),
+    Column("description", PlainText, nullable=False),
+    Column("since", UtcTime, nullable=False),
+)

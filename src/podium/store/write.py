@@ -15,11 +15,12 @@ from podium.resources.errors import AlreadyExists, Conflict, NotFound, Refused
 from podium.resources.kinds import KINDS, AnyResource
 from podium.resources.model import ModelStatus
 from podium.resources.shape import Spec, Status
-from podium.store import aliases, audit, events, resources, tokens, work
+from podium.store import aliases, audit, events, places, resources, tokens, work
 from podium.store.aliases import AliasRow
 from podium.store.audit import TOKEN, Actor, AuditRow, Subject
 from podium.store.changes import ChangeType, PendingChanges
 from podium.store.events import EventType
+from podium.store.places import PlaceRow
 from podium.store.read import Read
 from podium.store.tokens import TokenRow
 from podium.store.work import Lease
@@ -200,6 +201,14 @@ class Write(Read):
                 name=about.name, uid=about.uid, version=self.version, summary=summary, detail=detail,
             ),
         )  # fmt: skip
+
+    def claim_place(self, target: str, *, place: str, description: str, take_over: bool) -> None:
+        """See `Store.claim_place`."""
+        wanted = PlaceRow(target, place, description, self.now)
+        before = places.claim(self._connection, wanted, take_over=take_over)
+        if before is None or before.place != place:
+            detail = {"before": before.description if before else None}
+            self.audit("place.claim", None, f"replicas of target {target} run in {description}", detail)
 
     def set_alias(self, workspace: str, model: str, alias: str, version: str | None) -> AnyResource:
         """Points an alias of a model at a version (its number), or takes it away (None). The Model is returned; nothing

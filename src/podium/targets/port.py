@@ -61,6 +61,9 @@ class Target(Protocol):
     def observe(self, revision_uid: str) -> list[ReplicaObservation]:
         """All replicas of the revision, those that ended too until they are forgotten."""
 
+    def observe_all(self) -> list[ReplicaObservation]:
+        """The same of every revision, those that nobody knows any more included."""
+
     def stop(self, name: str, grace: float, *, revision_uid: str | None = None) -> None:
         """Ask it to drain; it is killed after `grace` seconds. Returns at once; an unknown name is fine."""
 

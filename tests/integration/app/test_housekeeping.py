@@ -12,6 +12,7 @@ from podium.resources.manifest import FileEntry, Flavor, LockReference, Manifest
 from podium.resources.model import ModelVersionSpec, ModelVersionStatus
 from podium.resources.shape import Metadata, Resource
 from podium.store import Actor, Store
+from podium.targets.process import ProcessTarget
 
 NOW = datetime.datetime.now(datetime.UTC)
 
@@ -48,14 +49,20 @@ def test_blobs_and_checkouts_that_nothing_needs_go_and_the_others_stay(tmp_path:
     wheel = tmp_path / "podium_runtime-0-py3-none-any.whl"
     wheel.write_bytes(b"")
     environments = Environments(tmp_path / "environments", wheel=wheel, max_bytes=10**9)
-    housekeeping = Housekeeping(store, blobs, checkout, environments)
+    target = ProcessTarget(tmp_path / "replicas", tmp_path / "sockets")
+    scratch = tmp_path / "work"
+    (scratch / "import-killed" / "model").mkdir(parents=True)
+    (scratch / "import-killed" / "model" / "weights").write_bytes(b"x")
+    housekeeping = Housekeeping(store, blobs, checkout, environments, target, scratch=[scratch])
 
     housekeeping.tidy(NOW)
     assert blobs.exists(stray), "young blobs may belong to a push under way"
     assert len(checkout.entries()) == 1
+    assert list(scratch.iterdir()), "an import may be under way"
 
     housekeeping.tidy(NOW + datetime.timedelta(days=8))
     assert not blobs.exists(stray)
     assert all(blobs.exists(digest) for digest in (model, lock, own))
     assert checkout.entries() == []
+    assert list(scratch.iterdir()) == []
     store.close()

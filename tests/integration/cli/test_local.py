@@ -1,5 +1,6 @@
 """`podium up`, `status`, `doctor` and `down` as a person types them: processes of their own, in a home of their own."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from podium.store import Actor, Store
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -118,3 +121,20 @@ def test_what_keeps_it_from_starting_is_said(home: Path) -> None:
     assert "the server ends again and again; it said last: " in refused.stderr
     assert "not a database" in refused.stderr
     assert f"{home}/logs/server.log" in refused.stderr
+
+
+def test_a_database_whose_replicas_run_elsewhere_is_refused_until_it_is_taken_over(home: Path) -> None:
+    home.mkdir(parents=True, mode=0o700)
+    with contextlib.closing(Store.open(f"sqlite:///{home / 'podium.db'}")) as store:
+        store.migrate()
+        store.claim_place(
+            "process", place="x", description="/srv/podium on otherhost", actor=Actor("t", "user")
+        )
+    refused = run(home, "up", "--detach", "--timeout", "2m")
+    assert refused.returncode == 1
+    assert "this database's replicas run in /srv/podium on otherhost" in refused.stderr
+    assert "--take-over" in refused.stderr
+    run(home, "down")
+    taken = run(home, "up", "--detach", "--take-over", "--timeout", "2m")
+    assert taken.returncode == 0, taken.stderr
+    assert "place.claim" in run(home, "audit", "-o", "json").stdout

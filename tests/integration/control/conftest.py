@@ -43,6 +43,9 @@ class Replicas:
     def observe(self, revision_uid: str) -> list[ReplicaObservation]:
         return [row for row in self.rows.values() if row.revision_uid == revision_uid]
 
+    def observe_all(self) -> list[ReplicaObservation]:
+        return list(self.rows.values())
+
     def stop(self, name: str, grace: float, *, revision_uid: str | None = None) -> None:
         self.rows[name] = replace(self.rows[name], phase="Exited", exit_code=0)
 

@@ -87,3 +87,25 @@ def test_not_ready_before_the_first_configuration(gateway: Gateway, server: Wire
     assert answer.json()["code"] == "unavailable"
     server.start()
     until(lambda: gateway.get("/v2/health/ready").status_code == 200)
+
+
+def test_after_a_restore_of_an_older_database_nothing_is_reported_that_was_not_loaded(
+    world: World, gateway: Gateway, server: WireServer
+) -> None:
+    gateway.start_agent()
+    backup = server.copy()
+    server.wait_loaded(world.canary("churn", 50))
+    for _ in range(20):
+        server.wait_loaded(server.other_commit())
+    # A server that was restored was restarted: the watch breaks off.
+    server.stop()
+    server.restore(backup)
+    server.start()
+    first = server.wait_report(lambda report: 0 < report["observedVersion"] <= server.version)
+    assert first["observedVersion"] == backup[0]
+    assert gateway.get("/v2/models/churn/infer").json()["revision"] == "churn-00001"
+    at = len(server.reports)
+    version = world.canary("churn", 100)
+    server.wait_loaded(version)
+    assert all(report["observedVersion"] <= version for report in server.reports[at:])
+    assert gateway.get("/v2/models/churn/infer").json()["revision"] == "churn-00002"

@@ -91,6 +91,18 @@ class WireServer:
             self.oldest = self.version
             self.changes.clear()
 
+    def copy(self) -> tuple[int, dict[tuple[str, str, str], dict[str, Any]]]:
+        """A backup, for `restore`."""
+        with self._lock:
+            return self.version, dict(self.objects)
+
+    def restore(self, copy: tuple[int, dict[tuple[str, str, str], dict[str, Any]]]) -> None:
+        """As after a restore from a backup: an older state, and versions that will be counted a second time."""
+        with self._lock:
+            self.version, self.objects = copy[0], dict(copy[1])
+            self.reports.clear()
+        self.forget_changes()
+
     def wait_report(self, fits: Any, seconds: float = 15.0) -> dict[str, Any]:
         """The first report, now or later, that fits; the newest is given to `fits` each time."""
         deadline = time.monotonic() + seconds
@@ -154,7 +166,7 @@ class WireServer:
 
     async def _watch(self, request: Request) -> Response:
         after = int(request.query_params["after"])
-        if after < self.oldest:
+        if not self.oldest <= after <= self.version:
             return JSONResponse({"code": "expired", "status": 410}, 410)
         server = self._server
 

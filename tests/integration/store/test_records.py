@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from sqlalchemy.exc import DBAPIError
 
-from podium.resources.errors import AlreadyExists, InvalidInput, NotFound
+from podium.resources.errors import AlreadyExists, InvalidInput, NotFound, Refused
 from podium.store import Actor, GatewayRow, SampleRow, Store, Subject, TokenRow
 from tests.integration.store.objects import (
     ALICE,
@@ -245,3 +245,22 @@ def test_the_clock_is_passed_in(database_url: str) -> None:
             store.wake(uid_of(created), at=fixed.replace(tzinfo=None))
     finally:
         store.close()
+
+
+def test_one_installation_runs_a_targets_replicas(store: Store) -> None:
+    assert store.place("process") is None
+    store.claim_place("process", place="a", description="/srv on a", actor=LOOP)
+    store.claim_place("process", place="a", description="/srv on a", actor=LOOP)
+    with pytest.raises(Refused, match=r"run in /srv on a, since .*; /srv on b would start all") as refused:
+        store.claim_place("process", place="b", description="/srv on b", actor=LOOP)
+    assert "--take-over" in str(refused.value.next_step)
+    store.claim_place("process", place="b", description="/srv on b", actor=LOOP, take_over=True)
+    held = store.place("process")
+    assert held is not None
+    assert held.place == "b"
+    with store.read() as snapshot:
+        rows = [row for row in snapshot.audit() if row.verb == "place.claim"]
+    assert [(row.summary, row.detail) for row in rows] == [
+        ("replicas of target process run in /srv on b", {"before": "/srv on a"}),
+        ("replicas of target process run in /srv on a", {"before": None}),
+    ]

@@ -141,15 +141,17 @@ def test_one_flipped_bit_is_found_and_the_end_is_never_given_out(blobs: BlobStor
         blobs.read(sha256, 3_000_000)
 
 
-def test_a_truncated_blob_is_reported_when_it_is_pushed_again(blobs: BlobStore) -> None:
+@pytest.mark.parametrize("damaged", [b"mode", b"mudel", b""], ids=["truncated", "flipped", "empty"])
+def test_a_damaged_blob_is_replaced_when_its_bytes_come_again(blobs: BlobStore, damaged: bytes) -> None:
     sha256 = digest(b"model")
     blobs.put([b"model"], sha256)
     path = place(blobs, sha256)
     path.chmod(0o600)
-    path.write_bytes(b"mode")
-    with pytest.raises(IntegrityError, match="damaged"):
-        blobs.put([b"model"], sha256)
-    assert path.read_bytes() == b"mode"
+    path.write_bytes(damaged)
+    assert not blobs.verify(sha256)
+    assert blobs.put([b"model"], sha256) is True
+    assert blobs.verify(sha256)
+    assert blobs.put([b"model"], sha256) is False
 
 
 def test_walk_finds_every_blob_and_passes_over_strangers(blobs: BlobStore) -> None:

@@ -77,11 +77,13 @@ def _add_report(routes: APIRouter) -> None:
     ) -> JSON:
         rejected = [item.model_dump(mode="json", by_alias=True) for item in given.rejected]
         now = datetime.datetime.now(datetime.UTC)
-        services.store.report_gateway(
-            GatewayRow(name, now, given.observed_version, rejected, dict(given.envoy))
-        )
+        # Nobody can have loaded what is not committed: this gateway still speaks of a database that was since restored
+        # from an older copy, where the same numbers will come again for something else.
+        ahead = given.observed_version > services.store.current_version()
+        observed = 0 if ahead else given.observed_version
+        services.store.report_gateway(GatewayRow(name, now, observed, rejected, dict(given.envoy)))
         kept, concerned = _keep(services, name, given)
-        concerned |= _waiting(services, given.observed_version)
+        concerned |= _waiting(services, observed)
         if concerned:
             services.store.wake(*sorted(concerned))
         receipt = GatewayReceipt(samples=kept, version=services.store.current_version())

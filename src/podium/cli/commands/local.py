@@ -80,6 +80,12 @@ def up(
     api_host: ApiHostOption = None,
     gateway_host: GatewayHostOption = None,
     timeout: ReadyOption = "90s",
+    take_over: Annotated[
+        bool,
+        typer.Option(
+            "--take-over", help="Run the replicas of a database whose former installation is gone for good."
+        ),
+    ] = False,
 ) -> None:
     """Start Podium here: server, gateway and Envoy. Ctrl-C stops all of it."""
     from podium.cli.installation import Installation
@@ -92,6 +98,7 @@ def up(
         ("--gateway-host", gateway_host), ("--gateway-port", gateway_port),
     ):  # fmt: skip
         arguments += [] if value is None else [flag, str(value)]
+    arguments += ["--take-over"] if take_over else []
     _check_ports(installation, {"api": (api_host, api_port), "gateway": (gateway_host, gateway_port)})
     quiet = not session.is_table
     started = _Start(installation, arguments, seconds)
@@ -185,7 +192,7 @@ class _Start:
             raise self._failed(part, "ends again and again")
 
     def _failed(self, part: str, what: str) -> Unavailable:
-        said = " ".join(self._installation.last_words(part, lines=1)) or "nothing"
+        said = " ".join(self._installation.last_words(part, lines=2)) or "nothing"
         log = self._installation.logs / f"{part}.log"
         return Unavailable(
             f"the {part} {what}; it said last: {said}",

@@ -237,6 +237,8 @@ def verify(
             print(f"{result['name']} {coloured(word)}")
             for finding in result["findings"]:
                 print(f"  {clean(finding['path'])}: {clean(finding['problem'])}: {clean(finding['message'])}")
+        if any(result["intact"] is False for result in results):
+            print(f"Next: podium model push {name} PATH --repair, with the files that were pushed")
 
     emit_list(session, results, as_table)
     if not all(result["intact"] for result in results):

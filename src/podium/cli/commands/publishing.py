@@ -77,6 +77,10 @@ def push(
             "--flavor", metavar="NAME", help="sklearn, mlflow, onnx or python; else found by looking."
         ),
     ] = None,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Send all files again: replaces what `model verify` found damaged."),
+    ] = False,
 ) -> None:
     """Store a version. The same bytes pushed twice are one version."""
     options: dict[str, Any] = {
@@ -88,6 +92,7 @@ def push(
         "requirements": _requirements(requirement, requirements),
         "python": python,
         "flavor": flavor,
+        "repair": repair,
     }
     with session.client() as client, Activity(f"pushing {name}", quiet=not session.is_table) as activity:
         pushed = client.push(

@@ -19,6 +19,8 @@ written into a connection that is being closed."""
 _CONNECTIONS = 4000
 """Per cluster; below the 4,096 that a replica takes, so that none hangs in a queue that nobody reads."""
 _NO_LIMIT = 1_000_000
+_RETRIES = 1_000
+"""Repeated requests under way at once: enough for all that a dying replica had, not for a storm of them."""
 
 
 def cluster(arm: Arm) -> bytes:
@@ -52,7 +54,7 @@ def _cluster(name: str, endpoints: tuple[str, ...]) -> bytes:
                         "max_connections": _CONNECTIONS,
                         "max_pending_requests": _NO_LIMIT,
                         "max_requests": _NO_LIMIT,
-                        "max_retries": _NO_LIMIT,
+                        "max_retries": _RETRIES,
                     }
                 ]
             },

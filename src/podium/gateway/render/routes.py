@@ -22,6 +22,8 @@ DEFAULT_MAX_BODY = 16 * 2**20
 PREVIEW_VALUE = "true"
 _RETRY_ANY = "connect-failure,refused-stream,reset"
 _RETRY_UNSENT = "connect-failure,refused-stream,reset-before-request"
+_RETRIES = 2
+"""So an input that kills whoever reads it takes three replicas with it at most."""
 _STREAM_IDLE = 240.0
 """Envoy ends a stream on which nothing moved for 300 s; longer request timeouts need their own limit."""
 _SELECTIONS = 50
@@ -107,7 +109,7 @@ def _retry(reasons: str) -> dict[str, Any]:
     """Another replica is tried at once. An overload answer (429) is an answer: repeating it would add to the load."""
     return {
         "retry_on": reasons,
-        "num_retries": 3,
+        "num_retries": _RETRIES,
         "host_selection_retry_max_attempts": _SELECTIONS,
         "retry_host_predicate": [
             {

@@ -19,7 +19,7 @@ from podium.registry import requirements
 from podium.registry.formats.port import FlavorName, PushedFiles, Reading
 from podium.registry.yaml_text import parse_yaml
 from podium.resources.errors import InvalidInput, Issue
-from podium.resources.kinds import issues_of
+from podium.resources.issues import issues_of
 from podium.resources.manifest import Flavor, Signature
 
 FILE = "podium.yaml"

@@ -1,0 +1,85 @@
+"""Pydantic's findings in words that a person can act on: the field's path, what was expected, what may be meant."""
+
+import difflib
+import types
+from collections.abc import Iterator
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from podium.resources.errors import Issue
+
+_TAGS = ("canary", "blueGreen", "recreate", "function-after", "function-before")
+"""Parts of a location that are the choice in a union, not a field."""
+_PATTERNS = {
+    r"^[1-9][0-9]{0,8}$": "expected a version's number, such as 3",
+    r"^sha256:[0-9a-f]{64}$": "expected sha256: and 64 hexadecimal digits",
+    r"^3\.[0-9]{1,2}$": "expected a Python version such as 3.11",
+    r"^[A-Za-z0-9][-A-Za-z0-9_.@]{0,127}$": "expected 1 to 128 letters, digits and - _ . @, "
+    "starting with a letter or digit",
+}
+_LISTED = 12
+
+
+def issues_of(
+    error: ValidationError, prefix: str = "", *, model: type[BaseModel] | None = None
+) -> list[Issue]:
+    """One Issue per finding. `model`: what was validated; with it, an unknown field is told the known ones."""
+    issues = []
+    for finding in error.errors(include_url=False, include_input=False):
+        location = finding["loc"]
+        path = prefix
+        for part in location:
+            if isinstance(part, int):
+                path += f"[{part}]"
+            elif part not in _TAGS:
+                path += f".{part}" if path else str(part)
+        words = finding["msg"].removeprefix("Value error, ")
+        if finding["type"] == "extra_forbidden":
+            words = _unknown(str(location[-1]), _fields_at(model, location[:-1]) if model else [])
+        elif finding["type"] == "string_pattern_mismatch":
+            words = _PATTERNS.get(str(finding.get("ctx", {}).get("pattern")), words)
+        issues.append(Issue(path or "body", words))
+    return issues
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    meant = difflib.get_close_matches(name.lower(), [field.lower() for field in known], n=1)
+    if meant:
+        return f"unknown field; did you mean {next(field for field in known if field.lower() == meant[0])}?"
+    if known and len(known) <= _LISTED:
+        return f"unknown field; known: {', '.join(known)}"
+    return "unknown field"
+
+
+def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The wire names of the fields that may stand there; those of all choices where the location names none."""
+    models = [model]
+    for part in location:
+        if isinstance(part, int):
+            continue
+        if part in _TAGS:
+            models = [one for one in models if _tag(one) in (None, part)]
+            continue
+        models = [
+            inner
+            for one in models
+            for name, field in one.model_fields.items()
+            if part in (name, field.alias)
+            for inner in _models_in(field.annotation)
+        ]
+    return sorted({field.alias or name for one in models for name, field in one.model_fields.items()})
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    field = model.model_fields.get("type")
+    return None if field is None else field.default
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every model in `X | None`, `list[X]`, `Annotated[X | Y, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, types.UnionType) or get_args(annotation):
+        for inner in get_args(annotation):
+            yield from _models_in(inner)
