@@ -28,7 +28,6 @@ $(shell rm -rf $(STAMPS))
 endif
 
 PYTEST := $(PY) tools/no_leftovers.py $(PY) -m pytest
-TESTS := tests/unit runtime/tests tests/integration tests/e2e tests/chaos
 PYTEST_ARGS ?=
 ARGS ?=
 
@@ -52,8 +51,8 @@ demo: setup ## The main job on real data: a good version goes live, bad ones are
 # --- tests -----------------------------------------------------------------------------------------------------
 
 .PHONY: test
-test: setup ## All tests: unit, runtime, integration, e2e, chaos (PYTEST_ARGS="-k name -x" to choose)
-	@$(PYTEST) -m 'not crash' $(PYTEST_ARGS) $(TESTS)
+test: setup ## All tests: unit, runtime, integration, e2e, chaos (PYTEST_ARGS="-k name -x" to choose; TEST_WORKERS=2)
+	@tools/run_tests.sh $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: setup ## The quick ones: unit and runtime

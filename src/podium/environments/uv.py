@@ -24,13 +24,19 @@ from uv import find_uv_bin
 from podium.environments.building import build
 from podium.environments.installer import Installer, Say, UvFailed
 from podium.environments.locks import Lock, check_lock, resolve
-from podium.resources.errors import NotFound, PodiumError
+from podium.resources.errors import NotFound, PodiumError, Unavailable
 
 _COMPLETE = ".complete"
 _FAILED_SECONDS = 60.0
 """For how long a failure is remembered: an index may be back after that."""
 _FRESH_SECONDS = 600.0
 """One that was asked for this recently is never removed: somebody may be about to start a replica in it."""
+_RETRY_SECONDS = (2.0, 10.0, 30.0)
+"""Before each further attempt at a build that failed for a reason that may pass. uv repeats single requests itself."""
+_PASSING = (
+    "error sending request", "timed out", "connection", "dns error", "failed to fetch", "http status server error",
+    "no space left",
+)  # fmt: skip
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -50,6 +56,22 @@ class _Build:
 
     error: str = ""
     ended: float | None = None
+
+
+def _words(error: Exception) -> str:
+    """What a person is told."""
+    if isinstance(error, UvFailed):
+        return error.words
+    if isinstance(error, PodiumError):
+        return f"{error}; {error.next_step}" if error.next_step else str(error)
+    if isinstance(error, OSError):
+        return f"the environment could not be made: {error.strerror}: {error.filename}"
+    return str(error)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether trying again may help. uv says of its network errors nothing that is easier to read than its words."""
+    return not isinstance(error, UvFailed) or any(mark in error.words.lower() for mark in _PASSING)
 
 
 class Environments:
@@ -124,17 +146,27 @@ class Environments:
         return EnvironmentState("ready", python=self._root / name / "bin" / "python")
 
     def _run(self, name: str, lock_text: str, python: str, wheel: Path, mine: _Build) -> None:
+        """Make it. What may pass by itself (an index that does not answer) is tried again a few times first: a version
+        is not bad because the network was."""
         try:
-            self._make(name, lock_text, python, wheel)
-            with self._guard:
-                self._builds.pop(name, None)
-        except UvFailed as failed:
-            mine.error = failed.words
+            for wait in (*_RETRY_SECONDS, None):
+                try:
+                    self._make(name, lock_text, python, wheel)
+                except (UvFailed, Unavailable, OSError) as error:
+                    words = _words(error)
+                    if wait is None or not _may_pass(error):
+                        mine.error = words
+                        return
+                    self._say(name, f"it is tried again in {wait:g} s: {words.splitlines()[-1]}")
+                    time.sleep(wait)
+                else:
+                    with self._guard:
+                        self._builds.pop(name, None)
+                    return
         except PodiumError as error:
-            mine.error = f"{error}; {error.next_step}" if error.next_step else str(error)
-        except OSError as error:
-            mine.error = f"the environment could not be made: {error.strerror}: {error.filename}"
+            mine.error = _words(error)
         finally:
+            self._progress_file(name).unlink(missing_ok=True)
             mine.ended = time.monotonic()
 
     def _make(self, name: str, lock_text: str, python: str, wheel: Path) -> None:

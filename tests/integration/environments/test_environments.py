@@ -1,8 +1,11 @@
 """Locks and virtual environments, made by the real uv from a folder of small wheels."""
 
+import functools
 import hashlib
+import http.server
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -285,3 +288,31 @@ def test_a_build_that_fails_says_so_and_leaves_nothing(
     assert state.phase == "failed"
     assert "plain" in state.error
     assert [path.name for path in shelf.root.iterdir() if len(path.name) == 64] == []
+
+
+def test_an_index_that_is_away_for_a_moment_is_asked_again(
+    shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = shelf.lock("plain<2")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "another-cache"))
+    monkeypatch.setenv("UV_FIND_LINKS", f"http://127.0.0.1:{port}/")
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
+    environments = shelf.environments()
+    deadline = time.monotonic() + 60
+    while "tried again" not in (state := environments.ensure(lock, HERE, shelf.wheel_sha256)).progress:
+        assert state.phase == "building", state
+        assert time.monotonic() < deadline, state
+        time.sleep(0.02)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(shelf.folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as index:
+        serving = threading.Thread(target=index.serve_forever)
+        serving.start()
+        try:
+            state = shelf.done(lock, environments)
+        finally:
+            index.shutdown()
+            serving.join()
+    assert state.phase == "ready", state

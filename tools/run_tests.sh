@@ -1,0 +1,28 @@
+#!/bin/sh
+# Runs the tests in two parts: tools/run_tests.sh [PYTEST_ARGUMENT...]. Called by `make test`.
+# First what may share the machine, two files at a time; then the chaos tests, which load and kill whole installations
+# and need both processors for themselves. Exit status: of the first part that failed, after both have run.
+
+python=.venv/bin/python
+# Of a file, every test goes to the same worker: fixtures of a module are made once.
+workers=${TEST_WORKERS:-2}
+none_found=5
+
+part() {
+    "$python" tools/no_leftovers.py "$python" -m pytest -m 'not crash' "$@"
+}
+
+part -n "$workers" --dist loadfile "$@" tests/unit runtime/tests tests/integration tests/e2e
+first=$?
+# Ctrl-C, an internal error, wrong arguments: the second part would only repeat it.
+case $first in 2 | 3 | 4 | 130) exit "$first" ;; esac
+# -x: whoever wants to stop at the first failure has had it.
+case " $* " in *' -x '*) [ "$first" -eq 1 ] && exit 1 ;; esac
+part "$@" tests/chaos
+second=$?
+
+# A choice (-k) may leave one part without any test.
+[ "$first" -eq "$none_found" ] && exit "$second"
+[ "$second" -eq "$none_found" ] && exit "$first"
+[ "$first" -ne 0 ] && exit "$first"
+exit "$second"
