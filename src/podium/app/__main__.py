@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(settings: Settings, options: argparse.Namespace) -> int:
     from podium.app import supervisor
-    from podium.app.server import check_exposure, configure_logging, take_over
+    from podium.app.console import configure_logging
     from podium.processes.identity import TOKEN_VARIABLE, new_token
 
     if not os.environ.get(TOKEN_VARIABLE):
@@ -84,10 +84,14 @@ def _up(settings: Settings, options: argparse.Namespace) -> int:
         os.environ[TOKEN_VARIABLE] = new_token()
         os.execv(sys.executable, [sys.executable, "-m", "podium.app", *sys.argv[1:]])  # noqa: S606 - itself again
     configure_logging()
-    if settings.is_public:
-        check_exposure(settings)
-    if options.take_over:
-        take_over(settings)
+    if settings.is_public or options.take_over:
+        # Only then: the supervisor stays small.
+        from podium.app import server
+
+        if settings.is_public:
+            server.check_exposure(settings)
+        if options.take_over:
+            server.take_over(settings)
     supervisor.Supervisor(supervisor.prepare(settings)).run()
     return 0
 
@@ -124,9 +128,10 @@ def _ps(settings: Settings, options: argparse.Namespace) -> int:
 
 def _server(settings: Settings, options: argparse.Namespace) -> int:
     from podium.app import server, supervisor
+    from podium.app.console import configure_logging, ignore_hangup
 
-    server.configure_logging()
-    server.ignore_hangup()
+    configure_logging()
+    ignore_hangup()
     supervisor.record(settings, "server")
     server.run(settings)
     return 0
@@ -134,8 +139,8 @@ def _server(settings: Settings, options: argparse.Namespace) -> int:
 
 def _gateway(settings: Settings, options: argparse.Namespace) -> int:
     from podium.app import supervisor
+    from podium.app.console import configure_logging
     from podium.app.gateway import run
-    from podium.app.server import configure_logging
 
     configure_logging()
     supervisor.record(settings, "gateway")

@@ -9,9 +9,7 @@ import hashlib
 import logging
 import os
 import secrets
-import signal
 import socket
-import threading
 import uuid
 from types import FrameType
 
@@ -243,16 +241,3 @@ def import_policy(settings: Settings) -> ImportPolicy:
         return ImportPolicy(allow_any=not settings.is_public)
     named = tuple(uri for uri in settings.import_from if uri != "any")
     return ImportPolicy(tracking_uris=named, allow_any="any" in settings.import_from)
-
-
-def configure_logging() -> None:
-    """One line per record on stderr, which the supervisor sends to a file."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for name in ("httpx", "httpcore", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def ignore_hangup() -> None:
-    """A closed terminal does not end a server."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)

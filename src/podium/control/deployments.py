@@ -3,14 +3,12 @@
 from podium.control.loop import now
 from podium.planning import deployments as planning
 from podium.planning.deployments import Outcome, World
-from podium.resources.deployment import ModelReference
-from podium.resources.kinds import AnyResource, Deployment, ModelVersion, Rollout
+from podium.planning.world import read_world
+from podium.resources.kinds import DRAIN, AnyResource, Deployment, Rollout
 from podium.resources.revision import RevisionStatus
 from podium.resources.rollout import RolloutStatus
 from podium.resources.shape import Metadata, OwnerReference, Resource, Spec, Status
-from podium.store import Actor, Apply, Lease, Read, Store
-
-FINALIZER = "podium/drain"
+from podium.store import Actor, Apply, Lease, Store
 
 
 class DeploymentReconciler:
@@ -30,26 +28,10 @@ class DeploymentReconciler:
             if deployment is None:
                 tx.finish(None)
                 return
-            world = self._world(tx, deployment)
+            world = read_world(tx, deployment, now=now(), runtime_wheel=self._wheel)
             outcome = planning.decide(deployment, world)
             self._write(tx, deployment, world, outcome)
             tx.finish(outcome.next_at)
-
-    def _world(self, tx: Read, deployment: Deployment) -> World:
-        version, unresolved = resolve(tx, deployment.metadata.workspace, deployment.spec.model)
-        uid = deployment.metadata.uid
-        revisions = tx.list("Revision", owner_uid=uid).items
-        rollouts = tx.list("Rollout", owner_uid=uid).items
-        current = next((item for item in rollouts if item.metadata.name == deployment.status.rollout), None)
-        return World(
-            now=now(),
-            version=version,
-            unresolved=unresolved,
-            revisions={revision.metadata.name: revision for revision in revisions},
-            rollout=current,
-            runtime_wheel=self._wheel,
-            rollouts=rollouts,
-        )
 
     def _write(self, tx: Apply, deployment: Deployment, world: World, outcome: Outcome) -> None:
         uid = deployment.uid
@@ -77,7 +59,7 @@ class DeploymentReconciler:
         for type_, reason, message in outcome.events:
             tx.event(deployment, type_, reason, message)
         if outcome.finished:
-            tx.remove_finalizer(uid, FINALIZER)
+            tx.remove_finalizer(uid, DRAIN)
 
     @staticmethod
     def _supersede(tx: Apply, rollout: Rollout, outcome: Outcome) -> None:
@@ -94,26 +76,6 @@ class DeploymentReconciler:
         tx.wake(rollout.uid)
         tx.event(rollout, "Normal", "Superseded", words)
         tx.audit("rollout.superseded", rollout, words)
-
-
-def resolve(tx: Read, workspace: str, reference: ModelReference) -> tuple[ModelVersion | None, str]:
-    """The version that a reference means now, or None and the reason in words."""
-    model = tx.find("Model", workspace, reference.name)
-    if model is None:
-        return None, f"spec.model.name: there is no model {reference.name} in workspace {workspace}"
-    number = reference.version
-    if reference.alias is not None:
-        number = model.status.aliases.get(reference.alias)
-        if number is None:
-            known = ", ".join(sorted(model.status.aliases)) or "none"
-            return (
-                None,
-                f"spec.model.alias: {reference.name} has no alias {reference.alias} (aliases: {known})",
-            )
-    version = tx.find("ModelVersion", workspace, f"{reference.name}.{number}")
-    if version is None:
-        return None, f"spec.model.version: {reference.name} has no version {number}"
-    return version, ""
 
 
 def _owned(deployment: Deployment, kind: str, name: str, spec: Spec, status: Status) -> AnyResource:

@@ -14,13 +14,12 @@ from podium.control.loop import now
 from podium.planning import revisions as planning
 from podium.planning.revisions import RevisionOutcome, RevisionWorld, Seen
 from podium.resources.errors import IntegrityError, InvalidInput, PodiumError, Unavailable
-from podium.resources.kinds import Revision
+from podium.resources.kinds import DRAIN, Revision
 from podium.resources.manifest import Manifest
 from podium.resources.revision import RevisionStatus
 from podium.store import Actor, Apply, Lease, Store
 from podium.targets.port import ReplicaObservation, ReplicaWish, Target
 
-FINALIZER = "podium/drain"
 DAMAGED_FILES = 3
 """The model server's exit code when the bytes on disk are not those of the manifest."""
 _BUILD_LOOK = datetime.timedelta(milliseconds=300)
@@ -212,7 +211,7 @@ class RevisionReconciler:
             for type_, reason, message in outcome.events:
                 tx.event(current, type_, reason, message)
             if outcome.drained and current.metadata.deletion_requested_at is not None:
-                tx.remove_finalizer(lease.uid, FINALIZER)
+                tx.remove_finalizer(lease.uid, DRAIN)
             if changed:
                 _wake_owners(tx, current)
             tx.finish(now() + datetime.timedelta(seconds=5) if refused else outcome.next_at)

@@ -65,7 +65,8 @@ class Kind:
         )
 
 
-_DRAIN = ("podium/drain",)
+DRAIN = "podium/drain"
+"""Finalizer of what serves: it goes when nothing runs and nothing is routed there any more."""
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
@@ -76,10 +77,10 @@ KINDS: dict[str, Kind] = {
              fields=("spec.model", "spec.version", "spec.digest", "spec.pushDigest"),
              description="An immutable version of a model."),
         Kind("Deployment", "deployments", DeploymentSpec, DeploymentStatus, applied=True, reconciled=True,
-             finalizers=_DRAIN, short="d",
+             finalizers=(DRAIN,), short="d",
              fields=("spec.model.name", "spec.model.alias", "spec.model.version", "status.phase"),
              description="The wish to serve a version or an alias of a model."),
-        Kind("Revision", "revisions", RevisionSpec, RevisionStatus, reconciled=True, finalizers=_DRAIN, short="rev",
+        Kind("Revision", "revisions", RevisionSpec, RevisionStatus, reconciled=True, finalizers=(DRAIN,), short="rev",
              fields=("spec.deployment", "spec.deploymentUid", "spec.model", "spec.version", "spec.manifestDigest",
                      "spec.contentHash", "status.phase"),
              description="An immutable serving part of a Deployment."),
