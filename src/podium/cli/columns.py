@@ -80,8 +80,17 @@ def _weight(document: Mapping[str, Any]) -> str:
     return f"{dig(document, 'status.weight') or 0}%"
 
 
+def _message(document: Mapping[str, Any]) -> str:
+    """Its first line: the last words of a model's log are for `describe`."""
+    text = str(dig(document, "status.message") or "").strip()
+    first = text.partition("\n")[0]
+    whole = len(first) <= _LONGEST_MESSAGE and first == text
+    return first if whole else f"{first[:_LONGEST_MESSAGE].rstrip()}…"
+
+
+_LONGEST_MESSAGE = 100
 _NAME, _AGE = Column("NAME", at("metadata.name")), Column("AGE", _age)
-_MESSAGE = Column("MESSAGE", at("status.message"))
+_MESSAGE = Column("MESSAGE", _message)
 _COLUMNS: Mapping[str, Sequence[Column]] = {
     "Workspace": (_NAME, Column("DESCRIPTION", at("spec.description")), _AGE),
     "Model": (
