@@ -77,7 +77,7 @@ def test_the_workspace_of_the_command_line_is_filled_in(tmp_path: Path) -> None:
 def test_every_wrong_field_of_every_document_is_named(tmp_path: Path) -> None:
     text = f"{named('one', colour='red')}\n---\n{named('Two', owner=3)}"
     assert refused(text, tmp_path) == [
-        "a.yaml, document 1: spec.colour: Extra inputs are not permitted",
+        "a.yaml, document 1: spec.colour: unknown field; known: description, owner, riskTier",
         f"a.yaml, document 2: metadata.name: expected {NAME_RULE}",
         "a.yaml, document 2: spec.owner: Input should be a valid string",
     ]
