@@ -98,7 +98,7 @@ def test_an_unknown_datatype_lists_the_known_ones():
     assert "FP64" in caught.value.expected
 
 
-@pytest.mark.parametrize("name", sorted(set(DATATYPES) - {"BYTES"}))
+@pytest.mark.parametrize("name", sorted(set(DATATYPES) - {"BYTES", "BF16"}))
 def test_every_number_comes_back_as_it_left(name):
     rng = np.random.default_rng(7)
     dtype = DATATYPES[name].dtype

@@ -5,7 +5,7 @@ that names the element (`inputs[0].data[3]`) and never quotes it.
 
 Data is row-major, either flat or nested exactly as `shape` says. `null` means NaN in FP16, FP32 and FP64, and a
 missing text (None) in BYTES; JSON can write neither NaN nor infinity, so both leave as `null`. BYTES are JSON
-strings.
+strings. BF16, which numpy does not have, is a float32 to the model. The raw form of tensors is in `raw`.
 """
 
 import math
@@ -35,30 +35,36 @@ class Datatype:
     words: str
     limits: tuple[int, int] = (0, 0)
     """Lowest and highest value of an integer type; (0, 0) for the others."""
+    size: int = 0
+    """Bytes of one element in the raw form; 0 for BYTES, whose elements have lengths of their own."""
 
 
 def _integer(name: str, dtype: str) -> Datatype:
     info = np.iinfo(dtype)
     words = f"a whole number from {info.min} to {info.max}"
-    return Datatype(name, np.dtype(dtype), frozenset({int}), words, (int(info.min), int(info.max)))
+    kind = np.dtype(dtype)
+    return Datatype(name, kind, frozenset({int}), words, (int(info.min), int(info.max)), kind.itemsize)
 
 
-def _floating(name: str, dtype: str) -> Datatype:
-    return Datatype(name, np.dtype(dtype), frozenset({int, float, type(None)}), "a number or null")
+def _floating(name: str, dtype: str, size: int) -> Datatype:
+    types = frozenset({int, float, type(None)})
+    return Datatype(name, np.dtype(dtype), types, "a number or null", size=size)
 
 
 DATATYPES: dict[str, Datatype] = {
     datatype.name: datatype
     for datatype in (
-        Datatype("BOOL", np.dtype("bool"), frozenset({bool}), "true or false"),
+        Datatype("BOOL", np.dtype("bool"), frozenset({bool}), "true or false", size=1),
         *(_integer(f"UINT{bits}", f"uint{bits}") for bits in (8, 16, 32, 64)),
         *(_integer(f"INT{bits}", f"int{bits}") for bits in (8, 16, 32, 64)),
-        *(_floating(f"FP{bits}", f"float{bits}") for bits in (16, 32, 64)),
+        *(_floating(f"FP{bits}", f"float{bits}", bits // 8) for bits in (16, 32, 64)),
+        _floating("BF16", "float32", 2),
         Datatype("BYTES", np.dtype("object"), frozenset({str, type(None)}), "a string or null"),
     )
 }
 
-_BY_DTYPE = {datatype.dtype: datatype.name for datatype in DATATYPES.values()}
+_BY_DTYPE = {datatype.dtype: datatype.name for datatype in DATATYPES.values() if datatype.name != "BF16"}
+_NARROW = frozenset({"FP16", "FP32", "BF16"})
 _JSON_NAMES = {
     dict: "an object",
     list: "a list",
@@ -128,7 +134,7 @@ def _as_array(
         array = np.empty(len(flat), dtype=object)
         array[:] = flat
         return array
-    if datatype.name not in ("FP16", "FP32"):
+    if datatype.name not in _NARROW:
         return np.array(flat, dtype=datatype.dtype)
     wide = np.array(flat, dtype=np.float64)
     with np.errstate(over="ignore"):
@@ -199,23 +205,35 @@ def datatype_of(dtype: np.dtype[Any]) -> str | None:
     return name
 
 
-def encode_tensor(array: Array) -> tuple[str, Array | list[str | None]]:
+def encode_tensor(array: Array, declared: str | None = None) -> tuple[str, Array | list[Any]]:
     """Return (datatype, flat data) of an array, the data in a form that orjson writes.
 
-    Raises TypeError for a dtype that the protocol cannot carry (complex numbers, records).
+    `declared` may say BF16, which no dtype tells. Raises TypeError for a dtype that the protocol cannot carry
+    (complex numbers, records).
     """
-    datatype = datatype_of(array.dtype)
+    dtype = array.dtype
+    datatype = _BY_DTYPE.get(dtype) or datatype_of(dtype)
     if datatype is None:
-        raise TypeError(f"the model returned dtype {array.dtype}, which no datatype of the protocol carries")
+        raise TypeError(f"the model returned dtype {dtype}, which no datatype of the protocol carries")
     if datatype == "BYTES":
-        texts = np.datetime_as_string(array) if array.dtype.kind == "M" else array
-        return datatype, [_as_text(value) for value in texts.ravel().tolist()]
+        texts = np.datetime_as_string(array) if dtype.kind == "M" else array
+        return datatype, [as_text(value) for value in texts.ravel().tolist()]
+    if declared == "BF16" and dtype.kind == "f":
+        datatype = "BF16"
+    if array.size <= _FEW:
+        # For a handful of values a list costs less than orjson's look at an array; half precision widens exactly.
+        return datatype, array.ravel().tolist() if dtype != _SINGLE else array.ravel()
     # orjson writes contiguous arrays in the machine's byte order, and half precision only in its newer versions.
-    wanted = np.dtype("float32") if datatype == "FP16" else DATATYPES[datatype].dtype
+    wanted = _SINGLE if datatype in ("FP16", "BF16") else DATATYPES[datatype].dtype
     return datatype, np.ascontiguousarray(array, dtype=wanted).ravel()
 
 
-def _as_text(value: object) -> str | None:
+_FEW = 16
+_SINGLE = np.dtype("float32")
+
+
+def as_text(value: object) -> str | None:
+    """Return an element of a BYTES tensor as a text; None stays None, and so does a missing value (NaN)."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bytes):
