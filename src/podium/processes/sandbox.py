@@ -26,8 +26,10 @@ class Box:
     run: tuple[Path, ...] = ()
     """Read, and execute programs: the environment and the Python installation under it."""
     connect_ports: tuple[int, ...] = ()
-    """TCP ports that it may connect to, on any host. Empty: it cannot make an IP socket at all. With ports, UDP is
-    open too, because names could not be resolved without."""
+    """TCP ports that it may connect to, on any host. With ports, UDP is open too, because names could not be resolved
+    without. Neither these nor `bind_ports`: it cannot make an IP socket at all."""
+    bind_ports: tuple[int, ...] = ()
+    """TCP ports that it may listen on. Which of the host's addresses it takes, no rule of the kernel's can say."""
     require: Level = "none"
     """The least that must be reached, else the program is not started."""
 

@@ -293,6 +293,7 @@ def _document(folder: Path, program: Program) -> dict[str, Any]:
             "run": [str(path) for path in program.box.run],
             "write": [private],
             "connectPorts": list(program.box.connect_ports),
+            "bindPorts": list(program.box.bind_ports),
         },
     }
 

@@ -7,12 +7,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from podium.resources.command import Command, extra_ports, placeholders
 from podium.resources.quantities import Duration, Size
 from podium.resources.shape import Name, Spec, Status
 
 PREVIEW_HEADER = "x-podium-preview"
 _HEADER = re.compile(r"[a-z0-9][-a-z0-9_]{0,63}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_READY_PATHS = {"oip": "/v2/health/ready", "openai": "/health"}
+"""Where servers of a protocol say that they are ready; plain HTTP has no custom for it."""
 
 
 class ModelReference(Spec):
@@ -48,7 +51,20 @@ class ResourceLimits(Spec):
 
 
 class RuntimeSettings(Spec):
-    """The model server's settings."""
+    """The model server's settings. With `command` it is a server of the user's choice, else Podium's own."""
+
+    command: Command | None = None
+    """What to run instead of Podium's own model server: a list of arguments, or a text that is split like one. No
+    shell; placeholders such as {port} and {model} are filled in (`resources.command`), in `env` too."""
+    port: Annotated[int, Field(ge=1024, le=65535)] | None = None
+    """For a server that cannot be told its port: then one replica per machine. None: a free one for each replica."""
+    ready_path: Annotated[str, Field(pattern=r"^/[!-~]{0,1023}$")] | None = None
+    """200 to a GET means ready. None: /v2/health/ready with `oip`, /health with `openai`."""
+    protocol: Literal["oip", "openai", "http"] = "oip"
+    """`oip`: /v2/models/NAME of the gateway is that of the server. `openai`, `http`: what follows /v2/models/NAME is
+    the path in the server."""
+    model_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] | None = None
+    """What an `oip` server calls the model. None: the Deployment's name."""
 
     max_batch: Annotated[int, Field(ge=1, le=4096)] = 64
     """Rows that go to the model in one call."""
@@ -70,6 +86,24 @@ class RuntimeSettings(Spec):
         """Seconds."""
         return self.request_timeout if self.drain is None else self.drain
 
+    @property
+    def probe_path(self) -> str:
+        """Where a replica is asked whether it is ready."""
+        return self.ready_path or _READY_PATHS[self.protocol]
+
+    @property
+    def takes_descriptor(self) -> bool:
+        """A server that listens on the socket that is handed over, as Podium's own does: it needs no port."""
+        return self.command is None or "fd" in self._placeholders()
+
+    @property
+    def extra_ports(self) -> tuple[str, ...]:
+        """Names of ports that the server listens on beside the one that is served, sorted."""
+        return extra_ports(self._placeholders())
+
+    def _placeholders(self) -> set[str]:
+        return placeholders([*(self.command or ()), *self.env.values()]) if self.command else set()
+
     @field_validator("env")
     @classmethod
     def _check_env(cls, env: dict[str, str]) -> dict[str, str]:
@@ -81,6 +115,31 @@ class RuntimeSettings(Spec):
             if len(value) > 4096 or "\x00" in value:
                 raise ValueError(f"{name}: expected at most 4096 characters and no NUL")
         return env
+
+    @model_validator(mode="after")
+    def _fits_the_server(self) -> "RuntimeSettings":
+        if self.command is None:
+            given = {"port": self.port, "readyPath": self.ready_path, "modelName": self.model_name}
+            for name, value in given.items():
+                if value is not None:
+                    raise ValueError(f"{name}: only with command; Podium's own model server needs none")
+            if self.protocol != "oip":
+                raise ValueError("protocol: only with command; Podium's own model server speaks oip")
+            return self
+        if not self.command[0]:
+            raise ValueError("command: expected a program first")
+        used = self._placeholders()
+        if "fd" in used and (self.port is not None or "port" in used or extra_ports(used)):
+            raise ValueError("command: expected either {fd} or a port, not both")
+        if self.ready_path is None and self.protocol not in _READY_PATHS:
+            raise ValueError(f"readyPath: expected one with protocol {self.protocol}")
+        if self.model_name is not None and self.protocol != "oip":
+            raise ValueError("modelName: only with protocol oip; elsewhere no path holds it")
+        for name in ("max_batch", "max_delay", "queue_length"):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                wire = type(self).model_fields[name].alias
+                raise ValueError(f"{wire}: a setting of Podium's own model server, which command replaces")
+        return self
 
 
 class SandboxSettings(Spec):
@@ -260,6 +319,15 @@ class DeploymentSpec(Spec):
     """A prediction may be repeated when a replica dies under it. False gives up in-flight requests there."""
     rollout: RolloutSettings = Field(default_factory=RolloutSettings)
     revision_history: Annotated[int, Field(ge=1, le=1000)] = 20
+
+    @model_validator(mode="after")
+    def _a_fixed_port_is_one_replica(self) -> "DeploymentSpec":
+        if self.runtime.port is not None and self.replicas > 1:
+            raise ValueError(
+                "runtime.port: a fixed port serves one replica; leave it out and write {port} in runtime.command, "
+                "or set replicas to 1"
+            )
+        return self
 
 
 DeploymentPhase = Literal["Pending", "Progressing", "Ready", "Degraded", "Failed", "Deleting"]

@@ -46,6 +46,25 @@ def connect(family: int, kind: int, address: object) -> None:
         one.connect(address)
 
 
+def listen_unbound() -> None:
+    """The kernel chooses a port then, and no bind() is seen. What counts is whether somebody could connect."""
+    with socket.socket() as one:
+        one.listen()
+        if not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise PermissionError("listen() was skipped")
+
+
+def fast_open(port: int) -> None:
+    """A send that connects: connect() is never called."""
+    with socket.socket() as one:
+        one.sendto(b"escaped", socket.MSG_FASTOPEN, ("127.0.0.1", port))
+
+
+def mptcp(port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262) as one:
+        one.connect(("127.0.0.1", port))
+
+
 def send_from_a_pair(kind: int, path: str) -> None:
     one, other = socket.socketpair(socket.AF_UNIX, kind)
     with one, other:
@@ -123,6 +142,12 @@ def main() -> None:
                 name, lambda at=name: connect(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", GIVEN[at]))
             )
     attempt("tcp listen", lambda: socket.create_server(("127.0.0.1", 0)).close())
+    attempt("tcp listen unbound", listen_unbound)
+    attempt("tcp by fast open", lambda: fast_open(GIVEN["tcp"]))
+    attempt("mptcp", lambda: mptcp(GIVEN["tcp"]))
+    for name in ("listen allowed", "listen next"):
+        if name in GIVEN:
+            attempt(name, lambda at=name: socket.create_server(("127.0.0.1", GIVEN[at])).close())
     attempt("udp", lambda: connect(socket.AF_INET, socket.SOCK_DGRAM, ("127.0.0.1", 9)))
     attempt("netlink", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW).close())
     attempt("vsock", lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close())

@@ -80,11 +80,13 @@ def outside(tmp_path: Path, short: Path) -> Iterator[Outside]:
     around.close()
 
 
-def attempts(boxes: Boxes, outside: Outside, **box: object) -> dict[str, str]:
+def attempts(
+    boxes: Boxes, outside: Outside, more: dict[str, int] | None = None, **box: object
+) -> dict[str, str]:
     folder = boxes.folder()
     read = (outside.allowed.parent, ATTEMPTS)
     program = boxes.program(
-        [str(ATTEMPTS), json.dumps(outside.given())],
+        [str(ATTEMPTS), json.dumps(outside.given() | (more or {}))],
         folder,
         box={"read": read, **box},
         timeout=60.0,
@@ -106,6 +108,7 @@ REFUSED = {
     "slow a stranger down", "unix socket", "abstract socket", "datagram pair", "raw pair", "netlink", "vsock",
     "io_uring", "bpf", "keyctl", "new user namespace", "new namespace by clone", "system v memory",
     "32-bit system call", "outlive the shim", "tcp", "tcp allowed", "tcp listen", "udp",
+    "tcp listen unbound", "tcp by fast open", "mptcp",
 }  # fmt: skip
 WORKS = {
     "read allowed": "ok: weights", "write private": "ok", "child reads allowed": "ok", "read own status": "ok",
@@ -150,6 +153,7 @@ def test_the_same_attempts_work_without_the_box(outside: Outside) -> None:
         "signal the shim", "signal a stranger", "signal a stranger by pidfd", "limit a stranger",
         "slow a stranger down", "unix socket", "abstract socket", "datagram pair", "raw pair", "netlink",
         "tcp", "tcp allowed", "tcp listen", "udp", "outlive the shim", "chmod outside", "times outside",
+        "tcp listen unbound", "tcp by fast open",
     ):  # fmt: skip
         assert outcomes[name].startswith("ok"), (name, outcomes[name])
     assert outside.secret.stat().st_mode & 0o777 == 0o777
@@ -159,9 +163,17 @@ def test_one_tcp_port_can_be_opened_and_only_that(boxes: Boxes, outside: Outside
     outcomes = attempts(boxes, outside, connect_ports=(outside.ports[1],))
     assert outcomes["tcp allowed"] == "ok"
     assert outcomes["udp"] == "ok"
-    assert not any(
-        outcomes[name].startswith("ok") for name in ("tcp", "tcp listen", "unix socket", "netlink")
-    )
+    others = REFUSED - {"tcp allowed", "udp"}
+    assert {name: outcomes[name] for name in others if outcomes[name].startswith("ok")} == {}
+
+
+def test_one_tcp_port_can_be_listened_on_and_only_that(boxes: Boxes, outside: Outside) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        ports = {"listen allowed": one.getsockname()[1], "listen next": other.getsockname()[1]}
+    outcomes = attempts(boxes, outside, ports, bind_ports=(ports["listen allowed"],))
+    assert outcomes["listen allowed"] == "ok"
+    others = REFUSED - {"tcp listen unbound"} | {"listen next"}
+    assert {name: outcomes[name] for name in others if outcomes[name].startswith("ok")} == {}
 
 
 def test_the_environment_holds_nothing_of_ours(

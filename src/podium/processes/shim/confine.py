@@ -96,7 +96,7 @@ def limit(limits: dict[str, Any]) -> None:
 
 
 def confine(box: dict[str, Any], after_credentials: Callable[[], None]) -> Reached:
-    """Drop every privilege and shut the process in: {require, read, run, write, connectPorts}.
+    """Drop every privilege and shut the process in: {require, read, run, write, connectPorts, bindPorts}.
 
     `after_credentials` runs when credentials change no more (a change can clear the parent-death signal) and before
     the filter, which refuses it. Raises Unreached when less than box["require"] is reached, and OSError when the
@@ -110,17 +110,17 @@ def confine(box: dict[str, Any], after_credentials: Callable[[], None]) -> Reach
         _restrict_files(box, reached)
     else:
         reached.missing.append("files: this kernel has no Landlock, or it is switched off")
-    ports = box["connectPorts"]
+    connects, listens = bool(box["connectPorts"]), bool(box["bindPorts"])
     if reached.landlock_abi < 6:
         reached.missing.append("signals: needs Landlock ABI 6")
     try:
-        seccomp.install(internet=bool(ports), files_can_be_truncated=reached.landlock_abi < 3)
+        seccomp.install(connects=connects, listens=listens, files_can_be_truncated=reached.landlock_abi < 3)
     except OSError as error:
         reached.missing.append(f"local sockets: {error.strerror}")
     else:
         reached.seccomp = reached.local_sockets = True
         # No port allowed: no IP socket at all, whatever Landlock can do.
-        reached.tcp = reached.tcp or not ports
+        reached.tcp = reached.tcp or not (connects or listens)
     if not reached.tcp:
         reached.missing.append("TCP: needs Landlock ABI 4")
     if reached.files:
@@ -146,6 +146,7 @@ def _restrict_files(box: dict[str, Any], reached: Reached) -> None:
         rules.allow_path(path, landlock.READ_AND_WRITE)
     if reached.landlock_abi >= 4:
         rules.allow_connect(box["connectPorts"])
+        rules.allow_bind(box["bindPorts"])
     rules.apply()
     reached.files = True
     reached.tcp = reached.landlock_abi >= 4

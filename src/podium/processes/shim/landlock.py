@@ -99,14 +99,21 @@ class Rules:
 
     def allow_connect(self, ports: Iterable[int]) -> None:
         """Allow outgoing TCP connections to these ports; needs level 4."""
-        for port in ports:
-            rule = _PortRule(_CONNECT_TCP, port)
-            self._call(_ADD_RULE, self._descriptor, _NET_PORT, ctypes.byref(rule), 0)
+        self._allow_ports(_CONNECT_TCP, ports)
+
+    def allow_bind(self, ports: Iterable[int]) -> None:
+        """Allow TCP sockets to be bound to these ports, on any of the host's addresses; needs level 4."""
+        self._allow_ports(_BIND_TCP, ports)
 
     def apply(self) -> None:
         """Put the rules in force for this thread and its descendants. Needs no_new_privs. There is no way back."""
         self._call(_RESTRICT_SELF, self._descriptor, 0)
         os.close(self._descriptor)
+
+    def _allow_ports(self, right: int, ports: Iterable[int]) -> None:
+        for port in ports:
+            rule = _PortRule(right, port)
+            self._call(_ADD_RULE, self._descriptor, _NET_PORT, ctypes.byref(rule), 0)
 
     def _call(self, number: int, *arguments: object) -> int:
         # A plain int would travel as a C int through a variadic call; the kernel takes longs.

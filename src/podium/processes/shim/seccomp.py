@@ -24,8 +24,12 @@ _IGNORE = _ERRNO | 0
 _NUMBER, _ARCH, _ARGUMENT = 0, 4, 16
 
 _NAMESPACES = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}; clone cannot make a time namespace
-_STREAM, _SEQUENCED = 1, 5
+_STREAM, _DATAGRAM, _SEQUENCED = 1, 2, 5
+_KIND = 0xF
+"""The low bits of a socket's type; the others are flags."""
 _INET, _INET6 = 2, 10
+_DEFAULT_PROTOCOL, _TCP, _UDP = 0, 6, 17
+_FAST_OPEN = 0x20000000
 _SET_PARENT_DEATH_SIGNAL = 1
 _WHICH_PROCESS = 0
 _IOPRIO_WHO_PROCESS = 1
@@ -73,6 +77,8 @@ _IGNORED: dict[str, Numbers] = {
     "futimesat": (261, None), "utimensat": (280, 88),
 }  # fmt: skip
 _TRUNCATE: Numbers = (76, 45)
+_LISTEN: Numbers = (50, 201)
+_SENDTO, _SENDMSG, _SENDMMSG = (44, 206), (46, 211), (307, 269)
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _SOCKET, _SOCKETPAIR, _PRCTL = (41, 198), (53, 199), (157, 167)
 _PRLIMIT, _SETPRIORITY, _IOPRIO_SET = (302, 261), (141, 140), (251, 30)
@@ -86,17 +92,19 @@ _SCHED_SETAFFINITY = (203, 122)
 _SET_SECCOMP, _FILTER_MODE = 22, 2
 
 
-def install(*, internet: bool, files_can_be_truncated: bool) -> None:
+def install(*, connects: bool, listens: bool, files_can_be_truncated: bool) -> None:
     """Put the filter in force for this process and all that it starts. Needs no_new_privs. There is no way back.
 
-    `internet`: IP sockets may be made (Landlock then limits the TCP ports). `files_can_be_truncated`: Landlock does
-    not cover truncate() by path (its levels 1 and 2), so it is refused here. Raises OSError without seccomp, or on an
-    architecture whose calls are not listed above.
+    `connects`: TCP and UDP sockets may be made; `listens`: TCP sockets may be made and listened on (Landlock then
+    limits the TCP ports). `files_can_be_truncated`: Landlock does not cover truncate() by path (its levels 1 and 2), so
+    it is refused here. Raises OSError without seccomp, or on an architecture whose calls are not listed above.
     """
     machine = os.uname().machine
     if machine not in _AUDIT_ARCH:
         raise OSError(errno.ENOSYS, f"seccomp: the system calls of {machine} are not known here")
-    program = build(machine, internet=internet, files_can_be_truncated=files_can_be_truncated)
+    program = build(
+        machine, connects=connects, listens=listens, files_can_be_truncated=files_can_be_truncated
+    )
     code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
     buffer = ctypes.create_string_buffer(code, len(code))
     # struct sock_fprog: unsigned short, padding, pointer
@@ -110,7 +118,7 @@ def install(*, internet: bool, files_can_be_truncated: bool) -> None:
         raise OSError(number, f"seccomp: {os.strerror(number)}")
 
 
-def build(machine: str, *, internet: bool, files_can_be_truncated: bool) -> list[Instruction]:
+def build(machine: str, *, connects: bool, listens: bool, files_can_be_truncated: bool) -> list[Instruction]:
     """The filter as (code, jump if true, jump if false, operand) of classic BPF. `machine` as uname says it."""
     column = _COLUMN[machine]
     program: list[Instruction] = [
@@ -121,17 +129,17 @@ def build(machine: str, *, internet: bool, files_can_be_truncated: bool) -> list
     ]
     if machine == "x86_64":
         program += [(_AT_LEAST, 0, 1, _X32_BIT), (_RETURN, 0, 0, _REFUSE)]
-    for numbers, answer in _flat(files_can_be_truncated):
+    for numbers, answer in _flat(connects, listens, files_can_be_truncated):
         if (number := numbers[column]) is not None:
             program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, answer)]
-    for numbers, check in _checked(internet):
+    for numbers, check in _checked(connects, listens):
         number = numbers[column]
         assert number is not None  # noqa: S101 - every call with a check exists on both architectures
         program += [(_EQUAL, 0, len(check), number), *check]
     return [*program, (_RETURN, 0, 0, _ALLOW)]
 
 
-def _flat(files_can_be_truncated: bool) -> list[tuple[Numbers, int]]:
+def _flat(connects: bool, listens: bool, files_can_be_truncated: bool) -> list[tuple[Numbers, int]]:
     """Calls that get the same answer whatever their arguments are."""
     flat = [(numbers, _REFUSE) for numbers in _REFUSED.values()]
     flat += [(numbers, _IGNORE) for numbers in _IGNORED.values()]
@@ -139,22 +147,26 @@ def _flat(files_can_be_truncated: bool) -> list[tuple[Numbers, int]]:
     flat.append((_CLONE3, _UNKNOWN))
     if files_can_be_truncated:
         flat.append((_TRUNCATE, _REFUSE))
+    if connects and not listens:
+        # A socket that is not bound gets a port by listen(), and no Landlock rule sees that. The replica's own socket
+        # listens already, and servers that say so again should not fail for it.
+        flat.append((_LISTEN, _IGNORE))
     return flat
 
 
-def _checked(internet: bool) -> list[tuple[Numbers, list[Instruction]]]:
+def _checked(connects: bool, listens: bool) -> list[tuple[Numbers, list[Instruction]]]:
     """Calls whose arguments decide. Each list ends in a return, so control never falls out of it."""
-    families = [_INET, _INET6] if internet else []
     mine_only = _unless_argument(0, [0], _REFUSE)
     return [
-        (_SOCKET, _unless_argument(0, families, _REFUSE)),
+        (_SOCKET, _sockets(streams=connects or listens, datagrams=connects)),
+        # With this flag a send connects, and Landlock is not asked. The flags' place differs from call to call.
+        (_SENDTO, _unless_bits(3, _FAST_OPEN)),
+        (_SENDMSG, _unless_bits(2, _FAST_OPEN)),
+        (_SENDMMSG, _unless_bits(3, _FAST_OPEN)),
         # A datagram socket of a pair can still be sent to any path; a stream one is connected for good. SOCK_RAW
-        # means datagram here, hence the list of what is allowed. The low bits are the type, the others are flags.
-        (_SOCKETPAIR, _unless_argument(1, [_STREAM, _SEQUENCED], _REFUSE, mask=0xF)),
-        (
-            _CLONE,
-            [(_LOAD, 0, 0, _ARGUMENT), (_ANY_BIT, 0, 1, _NAMESPACES), (_RETURN, 0, 0, _REFUSE), _allow()],
-        ),
+        # means datagram here, hence the list of what is allowed.
+        (_SOCKETPAIR, _unless_argument(1, [_STREAM, _SEQUENCED], _REFUSE, mask=_KIND)),
+        (_CLONE, _unless_bits(0, _NAMESPACES)),
         # The shim's death must stay the replica's death.
         (
             _PRCTL,
@@ -172,6 +184,36 @@ def _checked(internet: bool) -> list[tuple[Numbers, list[Instruction]]]:
         (_SCHED_SETAFFINITY, _unless_argument(0, [0], _IGNORE)),
         (_SETPRIORITY, _only_myself(_WHICH_PROCESS)),
         (_IOPRIO_SET, _only_myself(_IOPRIO_WHO_PROCESS)),
+    ]
+
+
+def _sockets(*, streams: bool, datagrams: bool) -> list[Instruction]:
+    """IP sockets of TCP and UDP proper: MPTCP, SCTP and SMC carry streams too, and Landlock's rules do not see them."""
+    if not streams:
+        return [(_RETURN, 0, 0, _REFUSE)]
+    tcp = _unless_argument(2, [_DEFAULT_PROTOCOL, _TCP], _REFUSE)
+    udp = _unless_argument(2, [_DEFAULT_PROTOCOL, _UDP], _REFUSE)
+    return [
+        (_LOAD, 0, 0, _ARGUMENT),
+        (_EQUAL, 2, 0, _INET),
+        (_EQUAL, 1, 0, _INET6),
+        (_RETURN, 0, 0, _REFUSE),
+        (_LOAD, 0, 0, _ARGUMENT + 8),
+        (_AND, 0, 0, _KIND),
+        (_EQUAL, 0, len(tcp), _STREAM),
+        *tcp,
+        *([(_EQUAL, 0, len(udp), _DATAGRAM), *udp] if datagrams else []),
+        (_RETURN, 0, 0, _REFUSE),
+    ]
+
+
+def _unless_bits(index: int, bits: int) -> list[Instruction]:
+    """Refuse the call where the argument has one of these bits."""
+    return [
+        (_LOAD, 0, 0, _ARGUMENT + 8 * index),
+        (_ANY_BIT, 0, 1, bits),
+        (_RETURN, 0, 0, _REFUSE),
+        _allow(),
     ]
 
 
