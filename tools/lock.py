@@ -6,6 +6,11 @@ records a digest of the requirements that it was made from, so a changed require
     build.txt    what builds podium (hatchling, uv)
     podium.txt   podium with all of its extras, and podium-runtime
     dev.txt      both of the above, and what tests and checks need: this is what `make setup` installs
+
+Beside these, each for an environment of its own with versions of its own:
+
+    mlserver.txt    the server that benchmarks compare with
+    clients-*.txt   other people's clients of the inference protocol
 """
 
 import argparse
@@ -24,7 +29,12 @@ LOCKS: dict[str, list[str]] = {
     "dev": ["requirements/dev.in", "requirements/build.in", "pyproject.toml", "runtime/pyproject.toml"],
     "podium": ["pyproject.toml", "runtime/pyproject.toml"],
     "build": ["requirements/build.in"],
+    "mlserver": ["requirements/mlserver.in"],
+    "clients-tritonclient": ["requirements/clients-tritonclient.in"],
+    "clients-kserve": ["requirements/clients-kserve.in"],
 }
+# What is installed together with dev has the versions of dev.
+WITH_DEV = frozenset({"podium", "build"})
 _OLDEST_PYTHON = "3.11"
 _NOTE = "# Made by `make lock`; do not edit.\n# Made from requirements with sha256 {digest}\n"
 _RECORDED = re.compile(r"^# Made from requirements with sha256 ([0-9a-f]{64})$", re.MULTILINE)
@@ -63,7 +73,7 @@ def compile_lock(root: Path, name: str, uv: str, *, upgrade: bool) -> None:
     command += ["--no-emit-find-links", "--quiet"]
     if "pyproject.toml" in LOCKS[name]:
         command.append("--all-extras")
-    if name != "dev":
+    if name in WITH_DEV:
         command += ["--constraints", str(FOLDER / "dev.txt")]
     if upgrade:
         command.append("--upgrade")
