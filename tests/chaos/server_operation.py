@@ -38,7 +38,7 @@ from podium.resources.kinds import AnyResource
 from podium.resources.rollout import FINAL_PHASES
 from podium.store import GatewayRow, Store
 from podium.targets.process import ProcessTarget
-from tests.integration.api.server import Logs, Publisher
+from tests.integration.api.server import Logs, Profiler, Publisher
 
 WHEEL = "wheel-1"
 # A lease of the one that died counts as over, and timers as due.
@@ -86,8 +86,8 @@ def apply(folder: Path) -> Callable[[], None]:
     blobs = BlobStore(str(folder / "blobs"))
     app = create_app(
         Services(
-            store=store, tokens=tokens, blobs=blobs, publisher=Publisher(store, blobs), logs=Logs(),
-            settings=ApiSettings(), version="0.0-test", runtime_wheel=WHEEL,
+            store=store, tokens=tokens, blobs=blobs, publisher=Publisher(store, blobs), profiler=Profiler(store),
+            logs=Logs(), settings=ApiSettings(), version="0.0-test", runtime_wheel=WHEEL,
         )
     )  # fmt: skip
     headers = {"authorization": f"Bearer {(folder / 'admin.token').read_text().strip()}"}

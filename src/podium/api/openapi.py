@@ -17,6 +17,7 @@ from podium.api.applying import SERVER_MADE
 from podium.api.wire import JSON
 from podium.resources import requests
 from podium.resources.kinds import KINDS, Kind
+from podium.resources.profile import Profile, ProfileRequest
 from podium.resources.quantities import Duration, Size
 from podium.resources.shape import API_VERSION, Metadata
 
@@ -32,6 +33,7 @@ _REQUESTS = (
     requests.TokenRequest,
     requests.AliasRequest,
     requests.GatewayReport,
+    ProfileRequest,
 )
 _ANSWERS = (
     requests.Problem,
@@ -43,11 +45,13 @@ _ANSWERS = (
     requests.ReplicaLog,
     requests.GatewayReceipt,
     requests.GatewayConfig,
+    Profile,
 )
 WATCH_EXAMPLE = (
     'id: 41\nevent: MODIFIED\ndata: {"version":41,"type":"MODIFIED","object":{"kind":"Deployment"}}\n\n'
     'id: 42\nevent: BOOKMARK\ndata: {"version":42,"type":"BOOKMARK"}\n\n'
 )
+PROFILE_EXAMPLE = '{"progress":"16 connections: 2,710 requests/s"}\n{"version":{"kind":"ModelVersion"}}\n'
 PUSH_EXAMPLE = '{"progress":"resolving requirements"}\n{"version":{"kind":"ModelVersion"},"created":true}\n'
 _SHA = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 _EXAMPLES: dict[str, Any] = {
@@ -64,6 +68,7 @@ _EXAMPLES: dict[str, Any] = {
     "PushRequest": {"files": [{"path": "model.pkl", "size": 0, "sha256": _SHA}], "alias": "champion"},
     "ImportRequest": {"uri": "models:/churn/3"},
     "GatewayReport": {"observedVersion": 42},
+    "ProfileRequest": {"budget": "30s", "rate": 200, "p99": "50ms"},
 }
 
 

@@ -1,10 +1,10 @@
 """What the API stands on: handed to `create_app` by `podium.app`, kept on the application, no globals.
 
-The two Protocols are what the API needs done by parts that it must not know: pushes (registry, environments, model
-processes) and the logs of replicas (targets). `podium.app` has the classes behind them.
+The Protocols are what the API needs done by parts that it must not know: pushes and profiles (registry, environments,
+model processes) and the logs of replicas (targets). `podium.app` has the classes behind them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from fastapi import Request
 
 from podium.api.tokens import TokenAuthority
 from podium.registry.blobs import BlobStore
+from podium.resources.profile import ProfileRequest
 from podium.resources.requests import ImportRequest, PushRequest, ReplicaLog
 from podium.store import Actor, Store
 
@@ -29,6 +30,16 @@ class Publisher(Protocol):
         self, workspace: str, model: str, request: ImportRequest, actor: Actor
     ) -> Iterator[dict[str, Any]]:
         """A version of a foreign registry as one of ours."""
+
+
+class Profiler(Protocol):
+    """Measures a version."""
+
+    def profile(
+        self, workspace: str, name: str, request: ProfileRequest, actor: Actor
+    ) -> Generator[dict[str, Any], None, None]:
+        """`{"progress": text}` at least once a second, then one `{"version": document}`, in whose status the result
+        is. Raises PodiumError, also from within. Closing it ends the measurement and its processes."""
 
 
 class ReplicaLogs(Protocol):
@@ -71,6 +82,7 @@ class Services:
     tokens: TokenAuthority
     blobs: BlobStore
     publisher: Publisher
+    profiler: Profiler
     logs: ReplicaLogs
     settings: ApiSettings
     version: str

@@ -24,6 +24,7 @@ from podium.app.housekeeping import Housekeeping
 from podium.app.inspection import SandboxedInspector
 from podium.app.logs import TargetLogs
 from podium.app.preparation import Preparing
+from podium.app.profiling.profiler import Parts, Profiler
 from podium.app.publishing import Publishing
 from podium.app.settings import Settings, is_loopback, private_folder
 from podium.control.deployments import DeploymentReconciler
@@ -68,6 +69,7 @@ def run(settings: Settings) -> None:
         checkout = Checkout(settings.home / "checkouts", blobs)
         preparing = Preparing(blobs, checkout, environments)
         target = ProcessTarget(settings.home / "replicas", settings.sockets)
+        profiler = _profiler(settings, store, preparing, blobs, digest)
         services = Services(
             store=store,
             tokens=tokens,
@@ -82,6 +84,7 @@ def run(settings: Settings) -> None:
                 imports=import_policy(settings),
                 work=settings.home / "work",
             ),
+            profiler=profiler,
             logs=TargetLogs(store, {"process": target}),
             settings=ApiSettings(tokens_required=settings.gateway_tokens),
             version=__version__,
@@ -109,7 +112,23 @@ def run(settings: Settings) -> None:
             target,
             scratch=(settings.home / "work", settings.home / "inspections"),
         )
-        _serve(settings, services, loops, housekeeping)
+        try:
+            _serve(settings, services, loops, housekeeping)
+        finally:
+            profiler.close()
+
+
+def _profiler(
+    settings: Settings, store: Store, preparing: Preparing, blobs: BlobStore, wheel: str
+) -> Profiler:
+    """With nothing left of a server that died while it measured."""
+    parts = Parts(
+        store=store, blobs=blobs, preparing=preparing, runtime_wheel=wheel, podium=__version__,
+        root=settings.home / "profiles", sockets=settings.sockets,
+    )  # fmt: skip
+    profiler = Profiler(parts)
+    profiler.sweep()
+    return profiler
 
 
 def _serve(

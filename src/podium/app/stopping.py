@@ -21,15 +21,19 @@ def stop_gateway(settings: Settings) -> bool:
 
 
 def stop_replicas(settings: Settings) -> int:
-    """SIGTERM to all, then wait; each replica's own shim kills it after the grace. How many there were."""
-    folder = settings.home / "replicas"
-    if not folder.exists():
-        return 0
-    target = ProcessTarget(folder, settings.sockets)
-    running = [replica for replica in target.observe_all() if replica.phase != "Exited"]
-    for replica in running:
+    """SIGTERM to all, then wait; each replica's own shim kills it after the grace. How many there were.
+
+    One that a server measured when it was killed counts as well.
+    """
+    folders = [settings.home / name for name in ("replicas", "profiles")]
+    targets = [ProcessTarget(folder, settings.sockets) for folder in folders if folder.exists()]
+    found = [(target, replica) for target in targets for replica in target.observe_all()]
+    running = [(target, replica) for target, replica in found if replica.phase != "Exited"]
+    for target, replica in running:
         target.stop(replica.name, _GRACE_SECONDS, revision_uid=replica.revision_uid)
     deadline = time.monotonic() + _GRACE_SECONDS + 5
-    while time.monotonic() < deadline and any(replica.phase != "Exited" for replica in target.observe_all()):
+    while time.monotonic() < deadline and any(
+        replica.phase != "Exited" for target in targets for replica in target.observe_all()
+    ):
         time.sleep(0.05)
     return len(running)

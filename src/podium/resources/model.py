@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from podium.resources.manifest import Manifest
+from podium.resources.profile import Profile
 from podium.resources.shape import Name, Spec, Status
 
 
@@ -48,7 +49,8 @@ class ModelVersionSpec(Spec):
 
 
 class ModelVersionStatus(Status):
-    """What was last found when the stored bytes were checked."""
+    """What was last found when the stored bytes were checked, and when the version was measured."""
 
     verified_at: datetime.datetime | None = None
     intact: bool | None = None
+    profile: Profile | None = None

@@ -10,7 +10,7 @@ import hashlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from podium.registry.push import complete, push_digest
 from podium.resources.errors import InvalidInput, Issue, NotFound
 from podium.resources.kinds import AnyResource, parse_applied
 from podium.resources.model import ModelSpec, ModelStatus, ModelVersionSpec, ModelVersionStatus
+from podium.resources.profile import Profile, ProfilePoint, ProfileProposal, ProfileRequest
 from podium.resources.requests import ImportRequest, PushRequest, ReplicaLog
 from podium.resources.shape import Metadata, Resource
 from podium.store import Actor, Store, TokenRow
@@ -89,6 +90,44 @@ class Publisher:
         raise InvalidInput(Issue("uri", "there is no MLflow here"))
 
 
+class Profiler:
+    """Says that it measures, for as long as nobody tells it to end; keeps the smallest profile there is."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.finish, self.ended = threading.Event(), threading.Event()
+
+    def profile(
+        self, workspace: str, name: str, request: ProfileRequest, actor: Actor
+    ) -> Generator[dict[str, Any], None, None]:
+        with self._store.read() as tx:
+            version = tx.get("ModelVersion", workspace, name)
+        try:
+            yield {"progress": f"measuring for {request.budget:g} s"}
+            while not self.finish.wait(0.05):
+                yield {"progress": "measuring"}
+            with self._store.write(actor) as tx:
+                status = version.status.model_copy(update={"profile": smallest_profile(request)})
+                after = tx.set_status(version.uid, status)
+            yield {"version": after.document()}
+        finally:
+            self.ended.set()
+
+
+def smallest_profile(request: ProfileRequest) -> Profile:
+    """One point of each series."""
+    point = ProfilePoint(
+        rows=1, connections=1, requests=100, failed=0, seconds=1, per_second=100, p50_ms=1, p99_ms=2, max_ms=3,
+        memory=2**26,
+    )  # fmt: skip
+    proposal = ProfileProposal(replicas=1, cpus=1, memory=2**28, max_batch=1, sustained=70, p99_ms=2)
+    return Profile(
+        measured_at=datetime.datetime.now(datetime.UTC), seconds=request.budget, start_seconds=1, inputs="given",
+        batches=[point], load=[point], checks=[point], memory_idle=2**25, memory_peak=2**26, proposal=proposal,
+        podium="0", runtime_wheel="0" * 64, python="3.11", cores=1, cpus=1, machine="test", sandbox="none",
+    )  # fmt: skip
+
+
 class Logs:
     """Replicas by deployment, as the test set them."""
 
@@ -116,6 +155,7 @@ class ApiServer:
     tokens: TokenAuthority
     blobs: BlobStore
     logs: Logs
+    profiler: Profiler
     home: Path
     clients: dict[str, httpx.Client] = field(default_factory=dict)
 
@@ -169,9 +209,9 @@ def serving(
         gateway_token_file=home / "gateway.token",
     )
     blobs = BlobStore(str(home / "blobs"))
-    logs = Logs()
+    logs, profiler = Logs(), Profiler(store)
     services = Services(
-        store=store, tokens=tokens, blobs=blobs, publisher=Publisher(store, blobs), logs=logs,
+        store=store, tokens=tokens, blobs=blobs, publisher=Publisher(store, blobs), profiler=profiler, logs=logs,
         settings=settings or ApiSettings(), version="0.0-test", runtime_wheel="0" * 64,
     )  # fmt: skip
     app = create_app(services)
@@ -183,7 +223,7 @@ def serving(
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    made = ApiServer(url, app, store, tokens, blobs, logs, home)
+    made = ApiServer(url, app, store, tokens, blobs, logs, profiler, home)
     try:
         deadline = time.monotonic() + 20
         while not server.started:
