@@ -93,15 +93,7 @@ def arm_counters(
     keep_buckets: keep the whole histogram too (a quantile is compared or limited).
     Raises ValueError for an unknown counter, a negative value, or edges out of order.
     """
-    unknown = sorted(set(raw) - set(ENVOY_COUNTERS))
-    if unknown:
-        raise ValueError(f"unknown Envoy counter {unknown[0]!r}; known: {', '.join(ENVOY_COUNTERS)}")
-    negative = sorted(name for name, value in raw.items() if value < 0)
-    if negative:
-        raise ValueError(f"{negative[0]}: a counter can't be negative ({raw[negative[0]]})")
-    edges = [edge for edge, _ in histogram]
-    if edges != sorted(set(edges)) or (edges and not math.isinf(edges[-1])):
-        raise ValueError("histogram: edges must ascend and end with infinity")
+    _check(raw, histogram)
     count = {name: raw.get(name, 0) for name in ENVOY_COUNTERS}
     # upstream_rq_total counts the attempts that got a connection. Those that didn't are elsewhere: the connection
     # failed, the circuit breaker was full, the client left first, or there was no host. A retry is one attempt
@@ -120,15 +112,7 @@ def arm_counters(
     # Once per request: the final answer was a 5xx (a route timeout is a 504), or a retry saved it. The retry
     # counters by status count attempts, and one request that fails four times would be four bets.
     bad = count["upstream_rq_5xx"] + count["upstream_rq_retry_success"]
-    # A request that timed out is missing in the histogram; it belongs above every edge.
-    timeouts = count["upstream_rq_timeout"]
-    answered = histogram[-1][1] if histogram else 0
-    slow = timeouts
-    if threshold_ms is not None and histogram:
-        slow += answered - dict(histogram)[threshold_edge(edges, threshold_ms)]
-    kept: Buckets = ()
-    if keep_buckets and histogram:
-        kept = (*histogram[:-1], (math.inf, answered + timeouts))
+    slow, kept = _latencies(histogram, count["upstream_rq_timeout"], threshold_ms)
     return Counters(
         started=started,
         resolved=resolved,
@@ -136,10 +120,36 @@ def arm_counters(
         saved=count["upstream_rq_retry_success"],
         gave_up=gave_up,
         refused=count["upstream_rq_4xx"],
-        slow=slow if threshold_ms is not None else 0,
+        slow=slow,
         # Refused, cut under a running request, or nowhere to go: all are how a dead replica looks.
         connect_failures=count["upstream_cx_connect_fail"]
         + count["upstream_cx_destroy_remote_with_active_rq"]
         + count["upstream_cx_none_healthy"],
-        latency_buckets=kept,
+        latency_buckets=kept if keep_buckets else (),
     )
+
+
+def _check(raw: Mapping[str, int], histogram: Buckets) -> None:
+    """Raises ValueError for what no Envoy shows."""
+    unknown = sorted(set(raw) - set(ENVOY_COUNTERS))
+    if unknown:
+        raise ValueError(f"unknown Envoy counter {unknown[0]!r}; known: {', '.join(ENVOY_COUNTERS)}")
+    negative = sorted(name for name, value in raw.items() if value < 0)
+    if negative:
+        raise ValueError(f"{negative[0]}: a counter can't be negative ({raw[negative[0]]})")
+    edges = [edge for edge, _ in histogram]
+    if edges != sorted(set(edges)) or (edges and not math.isinf(edges[-1])):
+        raise ValueError("histogram: edges must ascend and end with infinity")
+
+
+def _latencies(histogram: Buckets, timeouts: int, threshold_ms: float | None) -> tuple[int, Buckets]:
+    """Requests above the threshold (0 without one), and the whole histogram. A request that timed out is missing in
+    Envoy's; it belongs above every edge."""
+    if not histogram:
+        return (0 if threshold_ms is None else timeouts), ()
+    answered = histogram[-1][1]
+    whole = (*histogram[:-1], (math.inf, answered + timeouts))
+    if threshold_ms is None:
+        return 0, whole
+    within = dict(histogram)[threshold_edge((edge for edge, _ in histogram), threshold_ms)]
+    return answered + timeouts - within, whole

@@ -61,8 +61,11 @@ class Outcome:
     next_at: datetime.datetime | None = None
 
 
-def content_hash(spec: DeploymentSpec, manifest_digest: str, runtime_wheel: str) -> str:
-    """sha256 over what decides how a replica behaves. Neither replica count nor rollout settings are in it."""
+def content_hash(spec: DeploymentSpec | RevisionSpec, manifest_digest: str, runtime_wheel: str) -> str:
+    """sha256 over what decides how a replica behaves. Neither replica count nor rollout settings are in it.
+
+    Two of them may be compared only when this same code made both: a field that a later Podium adds is in it too.
+    """
     wish = spec.model_dump(
         mode="json", by_alias=True, include={"target", "resources", "runtime", "sandbox", "idempotent"}
     )
@@ -100,7 +103,8 @@ def rollback_target(deployment: Deployment) -> str | None:
 
 def matching_revision(deployment: Deployment, version: ModelVersion, world: World) -> Revision | None:
     """An earlier revision with the same content. Those that matter now match whatever runtime wheel they were made
-    with: an upgrade of Podium alone rolls nothing out, ends no rollout and tries nothing again."""
+    with: an upgrade of Podium alone rolls nothing out, ends no rollout and tries nothing again. One that is being
+    deleted matches nothing: it would never be ready."""
     rejected, current = deployment.status.rejected, world.rollout
     kept = (
         rollback_target(deployment),
@@ -108,15 +112,24 @@ def matching_revision(deployment: Deployment, version: ModelVersion, world: Worl
         rejected.revision if rejected is not None else None,
         current.spec.candidate_revision if current is not None else None,
     )
+    lasting = {
+        name: revision
+        for name, revision in world.revisions.items()
+        if revision.metadata.deletion_requested_at is None
+    }
     for name in kept:
-        known = world.revisions.get(name or "")
-        if known is not None:
-            same = content_hash(deployment.spec, version.spec.digest, known.spec.runtime_wheel)
-            if same == known.spec.content_hash:
-                return known
-    wish = content_hash(deployment.spec, version.spec.digest, world.runtime_wheel)
-    found = [revision for revision in world.revisions.values() if revision.spec.content_hash == wish]
+        known = lasting.get(name or "")
+        if known is not None and _is_wish(deployment, version, known, known.spec.runtime_wheel):
+            return known
+    found = [one for one in lasting.values() if _is_wish(deployment, version, one, world.runtime_wheel)]
     return max(found, key=lambda revision: revision.spec.number, default=None)
+
+
+def _is_wish(deployment: Deployment, version: ModelVersion, revision: Revision, runtime_wheel: str) -> bool:
+    """The revision serves what the wish says. Its stored hash is not asked: an earlier Podium that knew fewer fields
+    made another one of the same content."""
+    wish = content_hash(deployment.spec, version.spec.digest, runtime_wheel)
+    return wish == content_hash(revision.spec, revision.spec.manifest_digest, revision.spec.runtime_wheel)
 
 
 def decide(deployment: Deployment, world: World) -> Outcome:
@@ -125,7 +138,7 @@ def decide(deployment: Deployment, world: World) -> Outcome:
         return _decide_deletion(deployment, world)
     status = deployment.status.model_copy(update={"observed_generation": deployment.metadata.generation or 0})
     if world.version is None:
-        phase = _serving_phase(deployment, world) if status.stable_revision else "Failed"
+        phase = _serving_phase(deployment, status, world) if status.stable_revision else "Failed"
         status = status.model_copy(update={"phase": phase, "message": world.unresolved})
         return _with_replicas(deployment, world, Outcome(status=status))
     revision = matching_revision(deployment, world.version, world)
@@ -259,7 +272,7 @@ def _with_replicas(deployment: Deployment, world: World, outcome: Outcome) -> Ou
         message = f"{status.rejected.revision} was taken back: {status.rejected.reason}"
     phase: DeploymentPhase = status.phase
     if world.version is not None or status.stable_revision is not None:
-        phase = _serving_phase(deployment, world)
+        phase = _serving_phase(deployment, status, world)
     if status.rollout is not None and outcome.superseded is None and (rollout_active or outcome.new_rollout):
         phase = "Progressing"
     status = status.model_copy(
@@ -280,10 +293,10 @@ def _with_replicas(deployment: Deployment, world: World, outcome: Outcome) -> Ou
     )
 
 
-def _serving_phase(deployment: Deployment, world: World) -> DeploymentPhase:
-    stable = world.revisions.get(deployment.status.stable_revision or "")
+def _serving_phase(deployment: Deployment, status: DeploymentStatus, world: World) -> DeploymentPhase:
+    stable = world.revisions.get(status.stable_revision or "")
     if stable is None:
-        return "Failed" if deployment.status.rejected is not None else "Pending"
+        return "Failed" if status.rejected is not None else "Pending"
     ready = stable.status.ready_replicas
     if ready >= deployment.spec.replicas:
         return "Ready"
@@ -299,8 +312,14 @@ def _prune(
     proven = {item.spec.candidate_revision for item in world.rollouts if item.status.phase == "Promoted"}
     takeovers = [item for item in world.rollouts if item.spec.candidate_revision == status.stable_revision]
     earlier = {item.spec.stable_revision for item in takeovers if item.status.phase == "Promoted"}
-    # What a rollback would go to is never history.
+    # What a rollback would go to is never history, nor is the promotion that tells so.
     keep = keep | (proven & earlier)
+    promotions = [
+        item for item in world.rollouts
+        if item.status.phase == "Promoted" and item.spec.cause != "rollback" and item.spec.candidate_revision in keep
+    ]  # fmt: skip
+    promotions.sort(key=lambda rollout: rollout.metadata.created_at or world.now)
+    telling = {item.spec.candidate_revision: item.metadata.name for item in promotions}
     idle = [
         revision
         for name, revision in world.revisions.items()
@@ -310,7 +329,7 @@ def _prune(
     idle.sort(key=lambda revision: revision.spec.number, reverse=True)
     ended = [
         rollout for rollout in world.rollouts
-        if rollout.status.phase in FINAL_PHASES and rollout.spec.candidate_revision not in keep
+        if rollout.status.phase in FINAL_PHASES and rollout.metadata.name not in telling.values()
     ]  # fmt: skip
     ended.sort(key=lambda rollout: rollout.metadata.created_at or world.now, reverse=True)
     return tuple(

@@ -74,6 +74,9 @@ class Look:
     decision: Literal["advance", "continue", "hold", "rollback"]
     reason: str
     evidence: dict[str, Any] | None = None
+    inconclusive: bool = False
+    """The step's cap was reached without an answer. A hold for another reason (the traffic is not split as it should
+    be) is none: no setting passes that."""
 
 
 def analysis_settings(settings: RolloutSettings, step: CanaryStep | None) -> AnalysisSettings:
@@ -151,9 +154,8 @@ def _meaning(verdict: Verdict, evidence: Evidence, *, last: bool, stored: dict[s
     if evidence.step_complete and not uneven and (enough or not judged) and (not last or not judged):
         words = f"{verdict.candidate_requests:,} requests at {evidence.weight:g} % and nothing against the candidate"
         return Look("advance", words, stored)
-    return Look(
-        "hold" if verdict.decision == "hold" or verdict.inconclusive else "continue", verdict.reason, stored
-    )
+    waits = verdict.decision == "hold" or verdict.inconclusive
+    return Look("hold" if waits else "continue", verdict.reason, stored, verdict.inconclusive)
 
 
 def replay(stored: Mapping[str, Any]) -> Look:

@@ -3,12 +3,13 @@
 Called by the API for `?dryRun` and by `podium diff` through it.
 """
 
-from podium.planning.deployments import World, decide
+from podium.planning.deployments import Outcome, World, decide
 from podium.planning.looks import analysis_settings
 from podium.planning.rollouts import step_cap
 from podium.resources.deployment import BlueGreenStrategy, CanaryStrategy, RolloutSettings, Threshold
 from podium.resources.kinds import Deployment
 from podium.resources.quantities import format_duration
+from podium.resources.rollout import FINAL_PHASES
 
 
 def describe(old: Deployment | None, new: Deployment, world: World) -> list[str]:
@@ -32,6 +33,8 @@ def describe(old: Deployment | None, new: Deployment, world: World) -> list[str]
             sentences.append("It is the first: it takes all traffic as soon as it is ready.")
         else:
             sentences += _passage(rollout.settings, rollout.stable_revision, rollout.candidate_revision)
+    else:
+        sentences += _no_new_rollout(new, world, outcome)
     if outcome.status.rejected is not None:
         sentences.append(
             f"{outcome.status.rejected.revision} was taken back before; say `podium rollout retry`."
@@ -39,6 +42,19 @@ def describe(old: Deployment | None, new: Deployment, world: World) -> list[str]
     if old is not None and old.spec.replicas != new.spec.replicas:
         sentences.append(f"Replicas: {old.spec.replicas} -> {new.spec.replicas}.")
     return sentences or ["Nothing moves: the serving part is what is served already."]
+
+
+def _no_new_rollout(new: Deployment, world: World, outcome: Outcome) -> list[str]:
+    """Why none is opened, where that is not plain from the rest."""
+    under_way, latest = world.rollout, outcome.status.latest_revision
+    if under_way is not None and under_way.status.phase not in FINAL_PHASES and outcome.superseded is None:
+        name = under_way.metadata.name
+        if under_way.spec.candidate_revision == latest:
+            return [f"Rollout {name} goes on with the settings that it was opened with."]
+        return [f"Rollout {name} has moved the traffic already and ends first; then {latest} has its turn."]
+    if new.spec.replicas == 0 and latest != outcome.status.stable_revision:
+        return [f"Nothing moves without replicas: {latest} has its turn when spec.replicas is raised."]
+    return []
 
 
 def _passage(settings: RolloutSettings, stable: str, candidate: str) -> list[str]:

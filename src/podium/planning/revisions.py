@@ -8,11 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from podium.resources.deployment import RuntimeSettings
 from podium.resources.kinds import Revision
 from podium.resources.revision import ReplicaState, RevisionPhase, RevisionStatus
 
 CRASH_LOOP_FAILURES = 3
 """Replicas in a row that ended before they had been ready for `_STABLE_SECONDS`: from here on it is a crash loop."""
+DAMAGED_FILES = 3
+"""Exit code of Podium's own model server when the bytes on disk are not those of the manifest."""
+DAMAGED_BEFORE_COMMAND = 113
+"""The same of what checks them before another server starts."""
+_FAILED_LOAD = 4
 _STABLE_SECONDS = 60.0
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
@@ -154,8 +160,8 @@ def _count_ends(
             continue
         lived = (now - seen.started_at).total_seconds() if seen.started_at else 0.0
         short = state.phase != "Ready" or lived < _STABLE_SECONDS
-        failures = status.failures + 1 if short else 1
-        words = how_it_ended(seen)
+        failures = status.failures + 1 if short else 0
+        words = how_it_ended(seen, revision.spec.runtime)
         # A replica that had been ready is replaced at once; one that never was waits.
         wait = 0.0 if state.phase == "Ready" and failures < CRASH_LOOP_FAILURES else retry_seconds(failures)
         status = status.model_copy(
@@ -178,7 +184,13 @@ def _count_ends(
     return status, events
 
 
-def how_it_ended(seen: Seen) -> str:
+def found_damage(exit_code: int | None, runtime: RuntimeSettings) -> bool:
+    """The replica ended because the bytes on disk are not those of the manifest. A server of the user's choice may end
+    with any code; the program that starts it has one of its own for this."""
+    return exit_code == (DAMAGED_FILES if runtime.command is None else DAMAGED_BEFORE_COMMAND)
+
+
+def how_it_ended(seen: Seen, runtime: RuntimeSettings) -> str:
     """One readable text: exit code or signal, then the last lines of the log."""
     code = seen.exit_code
     if code is None:
@@ -186,10 +198,11 @@ def how_it_ended(seen: Seen) -> str:
     elif code < 0:
         how = f"killed by signal {-code}"
     else:
-        meaning = {
-            3: " (stored bytes differ from the manifest)",
-            4: " (the model failed to load or warm up)",
-        }.get(code, "")
+        meaning = ""
+        if found_damage(code, runtime):
+            meaning = " (stored bytes differ from the manifest)"
+        elif code == _FAILED_LOAD and runtime.command is None:
+            meaning = " (the model failed to load or warm up)"
         how = f"exited with code {code}{meaning}"
     tail = "\n".join(seen.log_tail)[-2000:]
     return f"{how}; last lines:\n{tail}" if tail else how

@@ -97,6 +97,8 @@ def decide(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
         return _promoting(rollout, world)
     if status.phase == "Observing":
         return _observing(rollout, world)
+    if rollout.spec.requested == "promote" and _is_dead(world.candidate):
+        return _wait_for_candidate(rollout, world)
     if rollout.spec.requested == "promote":
         return _promote(
             rollout,
@@ -188,30 +190,38 @@ def _judge_step(rollout: Rollout, strategy: CanaryStrategy, world: RolloutWorld)
         # Both are down, or the whole machine was: that says nothing about the candidate.
         trial = replace(trial, candidate_ready=max(1, trial.candidate_ready))
     look = look_at(rollout, trial, last=last, complete=complete, capped=capped)
-    status = _count(status, world.trial)
-    rollout = rollout.model_copy(update={"status": status})
-    if look.decision == "rollback":
+    rollout = rollout.model_copy(update={"status": _count(status, world.trial)})
+    if look.decision == "hold" and capped and not rollout.spec.paused:
+        wish = rollout.spec.settings.analysis.on_inconclusive
+        if wish == "rollback":
+            look = replace(look, decision="rollback", reason=f"inconclusive: {look.reason}")
+        elif wish == "promote" and look.inconclusive and seen > 0:
+            words = f"inconclusive, passed as the spec says: {look.reason}"
+            look = replace(look, decision="advance", reason=words)
+    return _follow(rollout, strategy, world, look, capped=capped)
+
+
+def _follow(
+    rollout: Rollout, strategy: CanaryStrategy, world: RolloutWorld, look: Look, *, capped: bool
+) -> RolloutOutcome:
+    """What a look comes to. Traffic only moves to a revision that can answer: the other one keeps it until then."""
+    status = rollout.status
+    if look.decision == "rollback" and (not _is_dead(world.stable) or _is_dead(world.candidate)):
         return _roll_back(rollout, world, look.reason, evidence=look.evidence)
+    if look.decision == "rollback" or (look.decision == "advance" and _is_dead(world.candidate)):
+        spec = rollout.spec
+        name = spec.stable_revision if look.decision == "rollback" else spec.candidate_revision
+        words = f"waiting for {name} to answer again; then {look.decision}: {look.reason}"
+        look = replace(look, decision="hold", reason=words)
     if rollout.spec.paused:
         return _stay(rollout, world, look, phase="Paused", message=f"paused at {status.weight} %")
     if look.decision == "advance":
-        if last:
+        if status.step == len(strategy.steps) - 1:
             return _promote(rollout, world, look.reason, evidence=look.evidence)
         to = (status.step + 1, strategy.steps[status.step + 1].weight, "Progressing")
         return _shift(rollout, world, to=to, reason=look.reason, evidence=look.evidence)
-    if look.decision == "hold" and capped:
-        wish = rollout.spec.settings.analysis.on_inconclusive
-        if wish == "rollback":
-            return _roll_back(rollout, world, f"inconclusive: {look.reason}", evidence=look.evidence)
-        if wish == "promote" and seen > 0:
-            return _promote(
-                rollout,
-                world,
-                f"inconclusive, promoted as the spec says: {look.reason}",
-                evidence=look.evidence,
-            )
-        return _stay(rollout, world, look, phase="Held", message=look.reason)
-    return _stay(rollout, world, look, phase="Progressing", message=look.reason)
+    held = look.decision == "hold" and capped
+    return _stay(rollout, world, look, phase="Held" if held else "Progressing", message=look.reason)
 
 
 def step_cap(step: CanaryStep) -> float:
@@ -229,11 +239,21 @@ def _previewing(rollout: Rollout, strategy: BlueGreenStrategy, world: RolloutWor
             update={"phase": "Paused" if rollout.spec.paused else "Held", "message": wait}
         )
         return RolloutOutcome(status=status, next_at=world.now + 10 * _LOOK)
+    if since >= strategy.preview_for and _is_dead(world.candidate):
+        return _wait_for_candidate(rollout, world)
     if since >= strategy.preview_for:
         return _promote(rollout, world, f"previewed for {strategy.preview_for:g} s")
     at = (rollout.status.step_started_at or world.now) + datetime.timedelta(seconds=strategy.preview_for)
     status = rollout.status.model_copy(update={"phase": "Progressing", "message": "preview"})
     return RolloutOutcome(status=status, next_at=at)
+
+
+def _wait_for_candidate(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
+    """No traffic moves to who cannot answer; that it stays down is found by liveness."""
+    message = f"waiting for {rollout.spec.candidate_revision} to answer again"
+    return RolloutOutcome(
+        status=rollout.status.model_copy(update={"message": message}), next_at=world.now + _LOOK
+    )
 
 
 def _promoting(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
@@ -243,10 +263,7 @@ def _promoting(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
             status=rollout.status.model_copy(update={"message": waiting}), next_at=world.now + _SOON
         )
     if _is_dead(world.candidate) and rollout.spec.stable_revision is not None:
-        message = f"waiting for {rollout.spec.candidate_revision} to answer again"
-        return RolloutOutcome(
-            status=rollout.status.model_copy(update={"message": message}), next_at=world.now + _LOOK
-        )
+        return _wait_for_candidate(rollout, world)
     strategy = rollout.spec.settings.strategy
     observe = strategy.observe if isinstance(strategy, BlueGreenStrategy) else 0.0
     if observe and rollout.spec.stable_revision is not None and rollout.spec.cause != "rollback":
@@ -425,8 +442,9 @@ def _not_loaded(status: RolloutStatus, world: RolloutWorld, *, wait_for_silent: 
     silent = [view for view in world.gateways if world.now - view.seen_at > _SILENT_LIMIT]
     if not live and wait_for_silent:
         return "waiting: no gateway reports; is `podium gateway` running?"
-    if silent and wait_for_silent and any(view.observed_version < status.weight_version for view in silent):
-        return f"waiting: gateway {silent[0].name} has been silent since {silent[0].seen_at:%H:%M:%S}"
+    lost = [view for view in silent if view.observed_version < status.weight_version]
+    if lost and wait_for_silent:
+        return f"waiting: gateway {lost[0].name} has been silent since {lost[0].seen_at:%H:%M:%S}"
     behind = [view.name for view in live if view.observed_version < status.weight_version]
     return f"waiting for gateway {', '.join(behind)} to load the new weights" if behind else ""
 
@@ -442,7 +460,8 @@ def _machine_restarted(world: RolloutWorld) -> bool:
     starts = [state.started_at for state in world.stable.status.replicas if state.started_at is not None]
     limit = datetime.timedelta(seconds=world.candidate.spec.runtime.startup_timeout)
     waits = world.candidate.status.phase not in ("CrashLoop", "Failed")
-    return waits and bool(starts) and world.now - max(starts) < limit
+    # The oldest of its replicas: one of several that was started again says nothing about the machine.
+    return waits and bool(starts) and world.now - min(starts) < limit
 
 
 def _why_dead(revision: Revision | None) -> str:

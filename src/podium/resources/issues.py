@@ -1,6 +1,7 @@
 """Pydantic's findings in words that a person can act on: the field's path, what was expected, what may be meant."""
 
 import difflib
+import re
 import types
 from collections.abc import Iterator
 from typing import Any, Union, get_args, get_origin
@@ -9,8 +10,10 @@ from pydantic import BaseModel, ValidationError
 
 from podium.resources.errors import Issue
 
-_TAGS = ("canary", "blueGreen", "recreate", "function-after", "function-before")
-"""Parts of a location that are the choice in a union, not a field."""
+_CHOICES = {"strategy": ("canary", "blueGreen", "recreate")}
+"""Field -> its choices, whose names follow it in pydantic's locations. Anywhere else they are names like others."""
+_UNNAMED_CHOICE = re.compile(r"(function-\w+|literal|constrained-\w+)\[.*\]", re.DOTALL)
+"""How pydantic writes a choice that has no name, such as `function-after[check_name(), str]`."""
 _PATTERNS = {
     r"^[1-9][0-9]{0,8}$": "expected a version's number, such as 3",
     r"^sha256:[0-9a-f]{64}$": "expected sha256: and 64 hexadecimal digits",
@@ -27,20 +30,40 @@ def issues_of(
     """One Issue per finding. `model`: what was validated; with it, an unknown field is told the known ones."""
     issues = []
     for finding in error.errors(include_url=False, include_input=False):
-        location = finding["loc"]
+        location = _fields_of(finding["loc"])
         path = prefix
         for part in location:
             if isinstance(part, int):
                 path += f"[{part}]"
-            elif part not in _TAGS:
+            elif not isinstance(part, _Choice):
                 path += f".{part}" if path else str(part)
         words = finding["msg"].removeprefix("Value error, ")
         if finding["type"] == "extra_forbidden":
             words = _unknown(str(location[-1]), _fields_at(model, location[:-1]) if model else [])
+        elif finding["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            path = f"{path}.type"
+            words = f"expected one of {', '.join(_CHOICES.get(str(location[-1]), ()))}"
         elif finding["type"] == "string_pattern_mismatch":
             words = _PATTERNS.get(str(finding.get("ctx", {}).get("pattern")), words)
         issues.append(Issue(path or "body", words))
     return issues
+
+
+class _Choice(str):
+    """A part of a location that says which choice of a union was tried; it is no field."""
+
+    __slots__ = ()
+
+
+def _fields_of(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """The location with the choices in it marked, and without those that have no name."""
+    parts: list[int | str] = []
+    for part in location:
+        if isinstance(part, str) and _UNNAMED_CHOICE.fullmatch(part):
+            continue
+        chosen = parts and part in _CHOICES.get(str(parts[-1]), ())
+        parts.append(_Choice(part) if chosen else part)
+    return tuple(parts)
 
 
 def _unknown(name: str, known: list[str]) -> str:
@@ -58,7 +81,7 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
     for part in location:
         if isinstance(part, int):
             continue
-        if part in _TAGS:
+        if isinstance(part, _Choice):
             models = [one for one in models if _tag(one) in (None, part)]
             continue
         models = [

@@ -1,10 +1,11 @@
 """Durations and byte sizes as people write them (`30s`, `2Gi`), as pydantic types.
 
-Called by the specs; a duration is kept as float seconds, a size as int bytes. Both are written back in the
-form that was given by the type's serializer, so that `get` shows what `apply` said.
+Called by the specs; a duration is kept as float seconds, a size as int bytes. Both are written back by the type's
+serializer in a form that reads as the very same value: what is stored is text, and has to be read again.
 """
 
 import re
+from decimal import Decimal
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
@@ -21,35 +22,44 @@ _SIZE_UNITS = {
     "Gi": 2**30,
     "Ti": 2**40,
 }
-_MAX_SECONDS = 365 * 86400.0
+_MAX_SECONDS = 365 * 86400
 _MAX_BYTES = 2**50
+_DURATION = r"([0-9]{1,9}(\.[0-9]{1,6})?(ms|s|m|h|d))+"
+_SIZE = r"[0-9]{1,16}(\.[0-9]{1,6})?(k|M|G|T|Ki|Mi|Gi|Ti)?"
 
 
 def parse_duration(value: object) -> float:
-    """Seconds from `250ms`, `30s`, `1m30s`, `24h`, `7d` or a plain number of seconds; at most 365 days."""
+    """Seconds from `250ms`, `30s`, `1m30s`, `24h`, `7d` or a plain number of seconds; at most 365 days.
+
+    Rounded to whole microseconds, of which every one can be written (`format_duration`) and read again unchanged.
+    """
     if isinstance(value, bool):
         raise ValueError("expected a duration such as 250ms, 30s, 5m or 24h")
+    seconds: float
     if isinstance(value, (int, float)):
-        seconds = float(value)
-    elif isinstance(value, str) and re.fullmatch(r"(\d{1,9}(\.\d{1,6})?(ms|s|m|h|d))+", value):
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", value)
+        seconds = value
+    elif isinstance(value, str) and re.fullmatch(_DURATION, value):
+        parts = re.findall(r"([0-9.]+)(ms|s|m|h|d)", value)
         seconds = sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
     else:
         raise ValueError("expected a duration such as 250ms, 30s, 5m or 24h")
     if not 0 <= seconds <= _MAX_SECONDS:
         raise ValueError("expected a duration between 0s and 365d")
-    return seconds
+    return round(float(seconds), 6)
 
 
 def format_duration(seconds: float) -> str:
-    """The shortest exact way to write it: 90 -> `90s`, 0.25 -> `250ms`, 86400 -> `1d`."""
+    """One exact way to write it, in the largest unit that it is a whole number of: 90 -> `90s`, 0.25 -> `250ms`,
+    86400 -> `1d`. What is no whole number of seconds is in milliseconds, from a million seconds on in seconds."""
     if seconds == 0:
         return "0s"
     for unit in ("d", "h", "m", "s"):
         size = _DURATION_UNITS[unit]
-        if seconds % size == 0 and (unit != "m" or seconds >= 60):
+        if seconds % size == 0:
             return f"{int(seconds / size)}{unit}"
-    return f"{round(seconds * 1000, 3):g}ms"
+    # More than nine digits before the point are no duration, and nobody could read them.
+    number, unit = (seconds * 1000, "ms") if seconds < 1e6 else (seconds, "s")
+    return f"{number:.{3 if unit == 'ms' else 6}f}".rstrip("0").rstrip(".") + unit
 
 
 def parse_size(value: object) -> int:
@@ -58,10 +68,10 @@ def parse_size(value: object) -> int:
         raise ValueError("expected a size such as 512Mi or 2Gi")
     if isinstance(value, int):
         size = value
-    elif isinstance(value, str) and (
-        match := re.fullmatch(r"(\d{1,15}(?:\.\d{1,6})?)(k|M|G|T|Ki|Mi|Gi|Ti)?", value)
-    ):
-        size = int(float(match.group(1)) * _SIZE_UNITS[match.group(2) or ""])
+    elif isinstance(value, str) and re.fullmatch(_SIZE, value):
+        number = value.rstrip("kMGTi")
+        # Decimal: 1.001k are 1001 bytes, and no float knows that. A part of a byte is left out.
+        size = int(Decimal(number) * _SIZE_UNITS[value.removeprefix(number)])
     else:
         raise ValueError("expected a size such as 512Mi or 2Gi")
     if not 0 <= size <= _MAX_BYTES:
@@ -84,7 +94,7 @@ Duration = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": r"^(\d{1,9}(\.\d{1,6})?(ms|s|m|h|d))+$",
+            "pattern": f"^{_DURATION}$",
             "examples": ["250ms", "30s", "5m"],
         }
     ),
@@ -96,7 +106,7 @@ Size = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": r"^\d{1,15}(\.\d{1,6})?(k|M|G|T|Ki|Mi|Gi|Ti)?$",
+            "pattern": f"^{_SIZE}$",
             "examples": ["512Mi", "2Gi"],
         }
     ),

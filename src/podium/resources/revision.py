@@ -33,7 +33,7 @@ class ReplicaState(Status):
     """One process of a revision, as last observed."""
 
     name: str
-    """`<revision>-<slot>-<try>`, unique for ever."""
+    """`<revision>-<number of the start>`, unique for ever."""
     phase: Literal["Starting", "Ready", "Draining", "Exited"]
     address: str
     """`unix:/path`, as the gateway reaches it."""
