@@ -133,7 +133,11 @@ class Publishing:
         return manifest
 
     def _signature(self, manifest: Manifest, found: Draft, say: Say) -> Signature | None:
-        """Load the model once where it will run: what cannot be loaded is refused here and not in a rollout."""
+        """Load the model once where it will run: what cannot be loaded is refused here and not in a rollout.
+
+        Files for another server are not loaded: only a Deployment says by which command. Their environment is made all
+        the same, so that requirements that cannot be installed are refused.
+        """
         deadline, said = time.monotonic() + _BUILD_TIMEOUT, ""
         while True:
             prepared = self.preparing.of(manifest, self.runtime_wheel)
@@ -147,6 +151,8 @@ class Publishing:
             if time.monotonic() > deadline:
                 raise Unavailable(f"the environment was not ready within {_BUILD_TIMEOUT:g} s")
             time.sleep(0.2)
+        if found.flavor.name == "custom":
+            return found.signature
         say(f"loading the model in its sandbox ({found.flavor.name})")
         told = self.inspector.inspect(
             prepared.python, prepared.model_path, prepared.manifest_path, manifest.digest()

@@ -20,8 +20,6 @@ from podium.resources.revision import RevisionStatus
 from podium.store import Actor, Apply, Lease, Store
 from podium.targets.port import ReplicaObservation, ReplicaWish, Target
 
-DAMAGED_FILES = 3
-"""The model server's exit code when the bytes on disk are not those of the manifest."""
 _BUILD_LOOK = datetime.timedelta(milliseconds=300)
 _WAIT_LOOK = datetime.timedelta(seconds=1)
 _REFUSED = "refused: "
@@ -118,7 +116,8 @@ class RevisionReconciler:
         nothing runs that would need care meanwhile."""
         if manifest is None:
             return None, f"{revision.spec.model} version {revision.spec.version} is gone"
-        if any(seen.phase == "Exited" and seen.exit_code == DAMAGED_FILES for seen in observed):
+        ended = [seen.exit_code for seen in observed if seen.phase == "Exited"]
+        if any(planning.found_damage(code, revision.spec.runtime) for code in ended):
             self._preparation.distrust(manifest)
         try:
             return self._preparation.prepare(revision, manifest), ""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from podium.gateway.feed import Change
-from podium.planning.routing import Arm, RouteEntry, endpoints_of, plan_route
+from podium.planning.routing import Arm, RouteEntry, arm_of, plan_route
 from podium.resources.deployment import LatencyMargin
 from podium.resources.kinds import AnyResource, Deployment, Revision, Rollout
 from podium.resources.rollout import FINAL_PHASES
@@ -93,8 +93,7 @@ class Fleet:
             return Wish(entry)
         live = {arm.revision: arm for arm in entry.live}
         split = [
-            live.get(name)
-            or Arm(key[0], name, revisions[name].spec.version, "live", 0, endpoints_of(revisions[name]))
+            live.get(name) or arm_of(revisions[name], "live", 0)
             for name in (rollout.spec.stable_revision, rollout.spec.candidate_revision)
             if name is not None and name in revisions
         ]

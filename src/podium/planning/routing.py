@@ -4,10 +4,10 @@ Called by the gateway agent, which renders the outcome as Envoy configuration. N
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from podium.resources.deployment import BlueGreenStrategy
+from podium.resources.deployment import BlueGreenStrategy, RuntimeSettings
 from podium.resources.kinds import Deployment, Revision, Rollout
 
 WHOLE = 10_000
@@ -26,11 +26,23 @@ class Arm:
     """Basis points of live traffic; 0 in the other roles."""
     endpoints: tuple[str, ...]
     """`unix:/path` or `http://host:port` of each ready replica."""
+    paths: "ServerPaths | None" = None
+    """How requests name things in another server; None: as they came, for Podium's own."""
 
     @property
     def cluster(self) -> str:
         """Envoy's name for it; '_' cannot occur in the parts."""
         return f"{self.workspace}_{self.revision}_{self.role}"
+
+
+@dataclass(frozen=True)
+class ServerPaths:
+    """`public`, with `/versions/<version>` after it or not, becomes `inside` in the path of a request."""
+
+    public: str
+    version: str
+    inside: str
+    """Without a '/' at its end: empty for the server's root."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +69,28 @@ class RouteEntry:
     def arms(self) -> tuple[Arm, ...]:
         """Every arm that needs a cluster."""
         return tuple(arm for arm in (*self.live, self.preview, self.direct) if arm is not None)
+
+
+def arm_of(revision: Revision, role: Literal["live", "preview", "direct"], weight: int) -> Arm:
+    """A revision in a role, with the replicas that answer now."""
+    spec = revision.spec
+    return Arm(
+        workspace=revision.metadata.workspace,
+        revision=revision.metadata.name,
+        version=spec.version,
+        role=role,
+        weight=weight,
+        endpoints=endpoints_of(revision),
+        paths=_paths(spec.deployment, spec.version, spec.runtime),
+    )
+
+
+def _paths(deployment: str, version: str, runtime: RuntimeSettings) -> ServerPaths | None:
+    if runtime.command is None:
+        return None
+    models = "/v2/models/"
+    inside = f"{models}{runtime.model_name or deployment}" if runtime.protocol == "oip" else ""
+    return ServerPaths(f"{models}{deployment}", version, inside)
 
 
 def endpoints_of(revision: Revision | None) -> tuple[str, ...]:
@@ -87,10 +121,9 @@ def plan_route(
 
     def arm(name: str | None, role: Literal["live", "preview", "direct"], share: int) -> Arm | None:
         revision = revisions.get(name) if name else None
-        endpoints = endpoints_of(revision)
-        if revision is None or not endpoints:
+        if revision is None or not endpoints_of(revision):
             return None
-        return Arm(workspace, revision.metadata.name, revision.spec.version, role, share, endpoints)
+        return arm_of(revision, role, share)
 
     stable, candidate = arm(stable_name, "live", WHOLE - weight), arm(candidate_name, "live", weight)
     if candidate is None or weight == 0:
@@ -124,11 +157,7 @@ def plan_route(
 
 
 def _whole(arm: Arm | None) -> tuple[Arm, ...]:
-    return (
-        ()
-        if arm is None
-        else (Arm(arm.workspace, arm.revision, arm.version, arm.role, WHOLE, arm.endpoints),)
-    )
+    return () if arm is None else (replace(arm, weight=WHOLE),)
 
 
 def _why_unavailable(deployment: Deployment) -> str:

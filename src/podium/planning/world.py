@@ -31,6 +31,8 @@ class Reads(Protocol):
 def read_world(reads: Reads, deployment: Deployment, *, now: datetime.datetime, runtime_wheel: str) -> World:
     """The world as it is. `runtime_wheel`: sha256 of the wheel that new revisions get."""
     version, unresolved = resolve(reads, deployment.metadata.workspace, deployment.spec.model)
+    if version is not None and (words := _why_not_served(deployment, version)):
+        version, unresolved = None, words
     revisions = reads.list("Revision", owner_uid=deployment.metadata.uid).items
     rollouts = reads.list("Rollout", owner_uid=deployment.metadata.uid).items
     return World(
@@ -41,6 +43,16 @@ def read_world(reads: Reads, deployment: Deployment, *, now: datetime.datetime, 
         rollout=next((item for item in rollouts if item.metadata.name == deployment.status.rollout), None),
         runtime_wheel=runtime_wheel,
         rollouts=rollouts,
+    )
+
+
+def _why_not_served(deployment: Deployment, version: ModelVersion) -> str:
+    """Podium's own model server has nothing to load in a version that is only files."""
+    if version.spec.manifest.flavor.name != "custom" or deployment.spec.runtime.command is not None:
+        return ""
+    return (
+        f"spec.runtime.command: {version.spec.model} version {version.spec.version} is only files (flavor custom): "
+        "say which command serves them"
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from podium.registry import requirements
 from podium.registry.blobs import BlobStore
 from podium.registry.formats import FORMATS, FlavorName, Format, PushedFiles
+from podium.registry.formats.custom import declared_flavor
 from podium.registry.paths import check_files
 from podium.resources.errors import InvalidInput, Issue
 from podium.resources.manifest import FileEntry, Flavor, Signature
@@ -100,6 +101,7 @@ def draft(
 
 
 def _format(files: PushedFiles, wanted: FlavorName | None) -> Format:
+    wanted = wanted or declared_flavor(files, [known.name for known in FORMATS])
     if wanted is not None:
         return next(known for known in FORMATS if known.name == wanted)
     found = [known for known in FORMATS if known.recognises(files)]

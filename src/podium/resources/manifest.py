@@ -6,15 +6,36 @@ Written by the registry, read by the runtime (which has its own reader: it never
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import (
+    AfterValidator,
+    Field,
+    FiniteFloat,
+    SerializerFunctionWrapHandler,
+    StrictBool,
+    StrictInt,
+    model_serializer,
+)
 
 from podium.resources.shape import Spec
 
 _SHA256 = r"^[0-9a-f]{64}$"
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
-FLAVORS = ("sklearn", "mlflow", "onnx", "python")
+FlavorName = Literal[
+    "sklearn",
+    "xgboost",
+    "lightgbm",
+    "onnx",
+    "pytorch",
+    "transformers",
+    "sentence-transformers",
+    "mlflow",
+    "python",
+    "custom",
+]
+"""`custom`: files for another server, which Podium's own cannot load."""
+FLAVORS: tuple[str, ...] = get_args(FlavorName)
 Datatype = Literal[
     "BOOL",
     "UINT8",
@@ -28,8 +49,10 @@ Datatype = Literal[
     "FP16",
     "FP32",
     "FP64",
+    "BF16",
     "BYTES",
 ]
+Category = Annotated[str, Field(max_length=1024)] | StrictBool | StrictInt | FiniteFloat | None
 
 
 def check_path(value: str) -> str:
@@ -51,7 +74,7 @@ ArtifactPath = Annotated[str, AfterValidator(check_path)]
 class Flavor(Spec):
     """How to load it. `entry` is the file to load, empty where the whole folder is the model."""
 
-    name: Literal["sklearn", "mlflow", "onnx", "python"]
+    name: FlavorName
     entry: str = ""
     options: dict[str, str] = Field(default_factory=dict)
 
@@ -65,12 +88,24 @@ class FileEntry(Spec):
 
 
 class TensorSpec(Spec):
-    """One named tensor of the Open Inference Protocol; -1 in `shape` is any length."""
+    """One named tensor of the Open Inference Protocol; -1 in `shape` is any length.
+
+    `categories` are the values that an input may have, null among them where one may be missing.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=256)]
     datatype: Datatype
     shape: list[Annotated[int, Field(ge=-1)]] = Field(max_length=16)
     optional: bool = False
+    categories: list[Category] | None = Field(default=None, min_length=1, max_length=10_000)
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A manifest without categories has the bytes, and so the digest, that it had before there were any."""
+        document: dict[str, Any] = write(self)
+        if document.get("categories") is None:
+            document.pop("categories", None)
+        return document
 
 
 class Signature(Spec):

@@ -10,7 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from podium.resources.manifest import DatasetReference, FileEntry, GitReference, Signature, canonical_json
+from podium.resources.manifest import (
+    DatasetReference,
+    FileEntry,
+    FlavorName,
+    GitReference,
+    Signature,
+    canonical_json,
+)
 from podium.resources.quantities import Duration
 from podium.resources.shape import DEFAULT_WORKSPACE, Name, Spec, Status
 
@@ -30,7 +37,7 @@ class PushRequest(Spec):
     """POST .../models/{name}/versions. Every file's bytes are in the blob store already."""
 
     files: list[FileEntry] = Field(min_length=1, max_length=10_000)
-    flavor: Literal["sklearn", "mlflow", "onnx", "python"] | None = None
+    flavor: FlavorName | None = None
     """None: found by looking at the files."""
     requirements: list[RequirementText] | None = Field(default=None, max_length=500)
     """PEP 508, one each. Each replaces what the model's own files say about the same package, or is added."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from podium.targets.process.health import ask
+from podium.targets.process.health import Answer, Question, ask
 
 
 @pytest.fixture
@@ -62,6 +62,10 @@ def serve(folder: Path) -> Iterator[Callable[[str, list[bytes]], Path]]:
         thread.join(5)
 
 
+def ask_all(sockets: list[Path], timeout: float) -> list[Answer]:
+    return ask([Question(path) for path in sockets], timeout)
+
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -80,21 +84,21 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
     ],
 )
 def test_answers(serve: Callable[[str, list[bytes]], Path], chunks: list[bytes], answer: str) -> None:
-    assert ask([serve("s", chunks)], 0.5) == [answer]
+    assert ask_all([serve("s", chunks)], 0.5) == [answer]
 
 
 def test_nobody_there(folder: Path) -> None:
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(folder / "left"))
     left.close()
-    assert ask([folder / "none", folder / "left"], 1.0) == ["gone", "gone"]
-    assert ask([], 1.0) == []
+    assert ask_all([folder / "none", folder / "left"], 1.0) == ["gone", "gone"]
+    assert ask_all([], 1.0) == []
 
 
 def test_all_together_take_one_deadline(serve: Callable[[str, list[bytes]], Path]) -> None:
     paths = [serve(f"s{n}", []) for n in range(20)] + [serve("ok", [OK])]
     before = time.monotonic()
-    answers = ask(paths, 0.3)
+    answers = ask_all(paths, 0.3)
     assert time.monotonic() - before < 1.5
     assert answers == ["silent"] * 20 + ["ready"]
 
@@ -112,6 +116,31 @@ def test_a_full_queue_is_silence_not_absence(folder: Path) -> None:
                 one.connect(str(folder / "full"))
             except BlockingIOError:
                 break
-        assert ask([folder / "full"], 0.2) == ["silent"]
+        assert ask_all([folder / "full"], 0.2) == ["silent"]
         for one in waiting:
             one.close()
+
+
+def test_a_port_is_asked_for_its_own_path(serve: Callable[[str, list[bytes]], Path]) -> None:
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                heard.append(connection.recv(4096))
+                connection.sendall(b"HTTP/1.0 200 Fine\r\n\r\n")
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        port = listener.getsockname()[1]
+        questions = [Question(port, "/up?deep=1"), Question(serve("local", [OK]))]
+        assert ask(questions, 2.0) == ["ready", "ready"]
+        thread.join(5)
+        assert heard[0].startswith(f"GET /up?deep=1 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n".encode())
+    assert ask([Question(port)], 1.0) == ["gone"]
+
+
+def test_a_port_that_does_not_answer_is_silent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert ask([Question(listener.getsockname()[1])], 0.2) == ["silent"]

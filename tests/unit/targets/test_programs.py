@@ -36,7 +36,7 @@ def wish(tmp_path: Path) -> ReplicaWish:
 
 
 def test_the_configuration_is_the_runtimes_contract(wish: ReplicaWish, tmp_path: Path) -> None:
-    assert configuration(wish) == {
+    assert configuration(wish, tmp_path / "r", {}) == {
         "served": {"name": "churn", "version": "3", "workspace": "team", "revision": "churn-00002"},
         "modelPath": str(tmp_path / "m"), "manifestPath": str(tmp_path / "x.json"),
         "manifestDigest": "sha256:" + "a" * 64, "listen": {"fd": 3},
@@ -46,7 +46,7 @@ def test_the_configuration_is_the_runtimes_contract(wish: ReplicaWish, tmp_path:
 
 
 def test_the_walls_are_those_of_the_spec(wish: ReplicaWish, tmp_path: Path) -> None:
-    made = program(wish, tmp_path / "r", tmp_path / "s", (1,))
+    made = program(wish, tmp_path / "r", tmp_path / "s", (1,), {})
     assert made.box.require == "files"
     assert made.box.connect_ports == (5432,)
     assert made.box.read == (tmp_path / "m", tmp_path / "x.json", tmp_path / "r" / "config.json")
@@ -61,7 +61,7 @@ def test_the_walls_are_those_of_the_spec(wish: ReplicaWish, tmp_path: Path) -> N
 def test_an_environment_that_is_gone_can_be_tried_again(wish: ReplicaWish, tmp_path: Path) -> None:
     gone = dataclasses.replace(wish, python=tmp_path / "bin" / "python")
     with pytest.raises(Unavailable, match="environment of churn-00002 is gone"):
-        program(gone, tmp_path / "r", tmp_path / "s", ())
+        program(gone, tmp_path / "r", tmp_path / "s", (), {})
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,16 @@
 """One Envoy cluster per arm: a revision in one role, with the addresses of its ready replicas.
 
-Called by `loader`. Calls `planning.routing` for the data only.
+Called by `loader`. Calls `planning.routing` for the data only, and `paths` for servers with names of their own.
 """
 
 import functools
 import ipaddress
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from podium.gateway.render.document import fragment, seconds, typed
+from podium.gateway.render.paths import upstream_filters
 from podium.planning.routing import Arm
 from podium.resources.errors import InvalidInput, Issue
 
@@ -28,12 +30,13 @@ def cluster(arm: Arm) -> bytes:
 
     The weight is not in it, so a flip of weights changes no cluster.
     """
-    return _cluster(arm.cluster, arm.endpoints)
+    return _cluster(replace(arm, weight=0))
 
 
 @functools.lru_cache(maxsize=65_536)
-def _cluster(name: str, endpoints: tuple[str, ...]) -> bytes:
-    addresses = [_address(endpoint) for endpoint in endpoints]
+def _cluster(arm: Arm) -> bytes:
+    name, addresses = arm.cluster, [_address(endpoint) for endpoint in arm.endpoints]
+    filters = upstream_filters(arm)
     return fragment(
         typed(
             "envoy.config.cluster.v3.Cluster",
@@ -63,6 +66,7 @@ def _cluster(name: str, endpoints: tuple[str, ...]) -> bytes:
                     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                     explicit_http_config={"http_protocol_options": {}},
                     common_http_protocol_options={"idle_timeout": seconds(IDLE_TIMEOUT)},
+                    **({"http_filters": filters} if filters else {}),
                 )
             },
         )

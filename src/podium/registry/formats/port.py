@@ -5,15 +5,15 @@ Called by `intake`. A format only ever sees bytes: nothing of the model is impor
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal, Protocol
+from typing import BinaryIO, Protocol
 
 from packaging.requirements import Requirement
 
 from podium.registry.blobs import CHUNK, BlobStore
 from podium.resources.errors import InvalidInput, Issue, TooLarge
-from podium.resources.manifest import FileEntry, Flavor, Signature
+from podium.resources.manifest import FileEntry, Flavor, FlavorName, Signature
 
-FlavorName = Literal["sklearn", "mlflow", "onnx", "python"]
+__all__ = ["FlavorName", "Format", "PushedFiles", "Reading"]
 
 
 class PushedFiles:
@@ -75,7 +75,8 @@ class Format(Protocol):
     """What is recognised, for the message when nothing was."""
 
     def recognises(self, files: PushedFiles) -> bool:
-        """By names only: cheap, and no two formats say yes to the same files unless a person must choose."""
+        """By names (and podium.yaml): cheap, and no two formats say yes to the same files unless a person must
+        choose."""
         ...
 
     def read(self, files: PushedFiles, given: Sequence[Requirement]) -> Reading:

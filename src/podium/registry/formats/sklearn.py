@@ -7,7 +7,6 @@ estimators (`_sklearn_version`, see BaseEstimator.__getstate__), and these bytes
 import bz2
 import lzma
 import re
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, BinaryIO
 from packaging.requirements import Requirement
 
 from podium.registry import requirements
+from podium.registry.formats import archives
 from podium.registry.formats.port import FlavorName, PushedFiles, Reading
 from podium.resources.errors import InvalidInput, Issue
 from podium.resources.manifest import Flavor
@@ -24,8 +24,6 @@ _SUFFIXES = (".pkl", ".pickle", ".joblib", ".skops")
 _OVERLAP = 512
 _MAX_SCANNED = 4 * 2**30
 """Bytes after decompression that are looked through."""
-_MAX_DIRECTORY = 64 * 2**20
-"""Bytes of a zip archive's directory, which the standard library reads into memory at once."""
 _STEP = 1024 * 1024
 _VERSION = rb"[0-9]{1,4}(?:\.[0-9A-Za-z+-]{1,20}){1,5}"
 # Pickle opcodes between the key and its value: memoizing (MEMOIZE, BINPUT, LONG_BINPUT, PUT) and a new frame (FRAME).
@@ -38,6 +36,8 @@ _SKOPS = re.compile(rb'"_skops_version":\s*"(' + _VERSION + rb')"')
 # An estimator that was trained on a pandas DataFrame remembers its columns, and wants them back by name.
 _NAMED_COLUMNS = (b"feature_names_in_", b"pandas.core", b"pandas._libs")
 _WRITTEN_BY_JOBLIB = (b"joblib.numpy_pickle",)
+# Functions and classes that cloudpickle wrote by value are made again by functions of cloudpickle.
+_WRITTEN_BY_CLOUDPICKLE = b"cloudpickle.cloudpickle"
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class _Found:
     """By package; one each where all is well."""
     columns: bool
     joblib: bool
+    cloudpickle: bool
 
 
 class SklearnFile:
@@ -84,31 +85,18 @@ def _read_pickle(files: PushedFiles, path: str, given: Sequence[Requirement]) ->
 
 
 def _read_skops(files: PushedFiles, path: str, given: Sequence[Requirement]) -> Reading:
-    with files.open(path) as stream:
-        try:
-            _check_directory(stream)
-            with zipfile.ZipFile(stream) as archive, archive.open("schema.json") as schema:
-                found = _scan(
-                    iter(lambda: schema.read(_STEP), b""), {"scikit-learn": _IN_SKOPS, "skops": _SKOPS}
-                )
-        except (
-            zipfile.BadZipFile,
-            KeyError,
-            NotImplementedError,
-            RuntimeError,
-            EOFError,
-            zlib.error,
-        ) as error:
-            words = str(error)[:120] or type(error).__name__
-            raise InvalidInput(
-                Issue(path, f"not a skops file, a zip archive with a schema.json ({words})")
-            ) from None
+    with (
+        files.open(path) as stream,
+        archives.opened(stream, path, "a skops file, a zip archive with a schema.json") as archive,
+        archive.open("schema.json") as schema,
+    ):
+        found = _scan(iter(lambda: schema.read(_STEP), b""), {"scikit-learn": _IN_SKOPS, "skops": _SKOPS})
     return _reading(path, "skops", found, given)
 
 
 def _reading(path: str, form: str, found: _Found, given: Sequence[Requirement]) -> Reading:
     """The requirements are what the file was written with; numpy and scipy follow from scikit-learn's own metadata,
-    and the lock pins them. pandas is added for estimators that were trained on named columns."""
+    and the lock pins them. pandas is added for estimators that were trained on named columns, cloudpickle for files that it wrote."""
     own, issues = [], []
     for package, versions in found.versions.items():
         if len(versions) == 1:
@@ -125,19 +113,22 @@ def _reading(path: str, form: str, found: _Found, given: Sequence[Requirement]) 
         raise InvalidInput(issues, next_step=f"say it with {examples}")
     if found.columns:
         own.append(Requirement("pandas"))
+    if found.cloudpickle:
+        own.append(Requirement("cloudpickle"))
     return Reading(Flavor(name="sklearn", entry=path, options={"format": form}), own)
 
 
 def _scan(chunks: Iterator[bytes], patterns: Mapping[str, re.Pattern[bytes]]) -> _Found:
     """Look through the stream, chunks overlapping; each version once."""
     versions: dict[str, dict[str, None]] = {package: {} for package in patterns}
-    columns = joblib = False
+    columns = joblib = cloudpickle = False
     tail = b""
     scanned = 0
     for chunk in chunks:
         window = tail + chunk
         columns = columns or any(marker in window for marker in _NAMED_COLUMNS)
         joblib = joblib or any(marker in window for marker in _WRITTEN_BY_JOBLIB)
+        cloudpickle = cloudpickle or _WRITTEN_BY_CLOUDPICKLE in window
         for package, pattern in patterns.items():
             for match in pattern.finditer(window):
                 text = _text(match, window)
@@ -147,7 +138,7 @@ def _scan(chunks: Iterator[bytes], patterns: Mapping[str, re.Pattern[bytes]]) ->
         scanned += len(chunk)
         if scanned > _MAX_SCANNED:
             break
-    return _Found({package: list(texts) for package, texts in versions.items()}, columns, joblib)
+    return _Found({package: list(texts) for package, texts in versions.items()}, columns, joblib, cloudpickle)
 
 
 def _text(match: re.Match[bytes], window: bytes) -> str | None:
@@ -206,17 +197,3 @@ def _last_byte(stream: BinaryIO) -> bytes:
         return b""
     stream.seek(-1, 2)
     return stream.read(1)
-
-
-def _check_directory(stream: BinaryIO) -> None:
-    """Raises BadZipFile when the archive has no end, or a directory too large to be read at once."""
-    size = stream.seek(0, 2)
-    stream.seek(max(0, size - 65_557))
-    end = stream.read()
-    at = end.rfind(b"PK\x05\x06")
-    if at < 0 or len(end) < at + 22:
-        raise zipfile.BadZipFile("no end of the archive's directory")
-    directory = int.from_bytes(end[at + 12 : at + 16], "little")
-    if directory > _MAX_DIRECTORY:
-        raise zipfile.BadZipFile(f"its directory has {directory} bytes")
-    stream.seek(0)

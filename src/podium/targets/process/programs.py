@@ -1,5 +1,9 @@
-"""From a replica that should run to the confined program that does. Called by `target`; pure but for reading paths."""
+"""From a replica that should run to the confined program that does. Called by `target`; pure but for reading paths.
 
+Calls `commands` for servers of the user's choice.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +11,18 @@ from podium.processes.sandbox import Box, Limits, python_roots, scrubbed_environ
 from podium.processes.supervision import Program, private_folder
 from podium.resources.errors import Unavailable
 from podium.targets.port import ReplicaWish
+from podium.targets.process import commands
 
 _LISTENER = 3
 AFTER_DRAIN_SECONDS = 5.0
 """The model server drains by itself and then ends; the shim's patience is that much longer."""
 
 
-def configuration(wish: ReplicaWish) -> dict[str, Any]:
-    """The model server's own configuration file."""
+def configuration(wish: ReplicaWish, folder: Path, ports: Mapping[str, int]) -> dict[str, Any]:
+    """The model server's own configuration file, or that of the program that starts another one."""
     spec = wish.spec
+    if spec.runtime.command is not None:
+        return commands.configuration(wish, commands.values(wish, folder, _LISTENER, ports))
     return {
         "served": {
             "name": wish.deployment,
@@ -37,8 +44,11 @@ def configuration(wish: ReplicaWish) -> dict[str, Any]:
     }
 
 
-def program(wish: ReplicaWish, folder: Path, socket: Path, cpus: tuple[int, ...]) -> Program:
-    """The model server in its walls; its configuration is `config.json` in `folder`. `cpus`: empty for all.
+def program(
+    wish: ReplicaWish, folder: Path, socket: Path, cpus: tuple[int, ...], ports: Mapping[str, int]
+) -> Program:
+    """The model server in its walls; its configuration is `config.json` in `folder`. `cpus`: empty for all. `ports`:
+    those that it listens on, by name; none: it gets `socket`.
 
     Raises Unavailable when the environment's interpreter is gone.
     """
@@ -49,16 +59,25 @@ def program(wish: ReplicaWish, folder: Path, socket: Path, cpus: tuple[int, ...]
         raise Unavailable(
             f"the environment of {wish.revision} is gone", next_step="it is made again by itself"
         ) from None
+    # -I: nothing of the working folder or of variables gets into the path. -B: it could write no byte code anyway.
+    argv: tuple[str, ...] = (str(wish.python), "-I", "-B", "-m", "podium_runtime", "serve", str(config))
+    read = (wish.model_path, wish.manifest_path, config, *wish.extra_read_paths)
+    extra: Mapping[str, str] = spec.runtime.env
+    if spec.runtime.command is not None:
+        # -S: no package's start-up code runs before the files are checked.
+        argv = (str(wish.python), "-I", "-S", "-B", str(commands.START), str(config))
+        read = (*read, commands.START)
+        extra = commands.environment(wish, commands.values(wish, folder, _LISTENER, ports), ports)
     return Program(
-        # -I: nothing of the working folder or of variables gets into the path. -B: it could write no byte code anyway.
-        argv=(str(wish.python), "-I", "-B", "-m", "podium_runtime", "serve", str(config)),
+        argv=argv,
         env=scrubbed_environment(
-            wish.python, private_folder(folder), threads=spec.resources.cpus, extra=spec.runtime.env
+            wish.python, private_folder(folder), threads=spec.resources.cpus, extra=extra
         ),
         box=Box(
-            read=(wish.model_path, wish.manifest_path, config, *wish.extra_read_paths),
+            read=read,
             run=roots,
             connect_ports=tuple(spec.sandbox.connect_ports),
+            bind_ports=tuple(ports.values()),
             require=spec.sandbox.require,
         ),
         limits=Limits(
@@ -67,7 +86,7 @@ def program(wish: ReplicaWish, folder: Path, socket: Path, cpus: tuple[int, ...]
             niceness=spec.resources.niceness,
             cpus=cpus,
         ),
-        socket=socket,
+        socket=None if ports else socket,
         grace=spec.runtime.drain_seconds + AFTER_DRAIN_SECONDS,
     )
 

@@ -2,7 +2,7 @@
 
     <root>/<revision uid>/<replica>/   the shim's folder (`processes.supervision`), with
         replica.json                   what was wished, written before anything is started
-        config.json                    the model server's configuration
+        config.json                    the configuration of the model server, or of `checked_start`
         was-ready                      it has answered ready once
 
 Called by `target`.
@@ -16,13 +16,15 @@ import re
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from podium.processes import supervision
 from podium.processes.supervision import Observed
 from podium.resources.errors import Conflict, IntegrityError, InvalidInput, Issue, PodiumError, Refused
+from podium.targets.process.commands import SERVED
+from podium.targets.process.health import LOOPBACK, READY_PATH, Question
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _ABANDONED_SECONDS = 60.0
@@ -35,6 +37,19 @@ class Kept:
 
     socket: str
     startup_timeout: float
+    ports: dict[str, int] = field(default_factory=dict)
+    """By name, the served one under the empty name. None: it listens on `socket`."""
+    ready_path: str = READY_PATH
+
+    @property
+    def question(self) -> Question:
+        """How to ask whether it is ready."""
+        return Question(self.ports[SERVED] if self.ports else Path(self.socket), self.ready_path)
+
+    @property
+    def address(self) -> str:
+        """As the gateway reaches it."""
+        return f"http://{LOOPBACK}:{self.ports[SERVED]}" if self.ports else f"unix:{self.socket}"
 
 
 @dataclass(frozen=True)
@@ -75,9 +90,9 @@ class Replicas:
 
     def folder(self, revision_uid: str, name: str) -> Path:
         """Where this replica lies. Raises InvalidInput for a name that could lead elsewhere."""
-        for field, text in (("revisionUid", revision_uid), ("name", name)):
+        for which, text in (("revisionUid", revision_uid), ("name", name)):
             if not _NAME.fullmatch(text):
-                raise InvalidInput(Issue(field, f"{text[:60]!r}: expected letters, digits, '.', '_' and '-'"))
+                raise InvalidInput(Issue(which, f"{text[:60]!r}: expected letters, digits, '.', '_' and '-'"))
         return self._root / revision_uid / name
 
     def socket(self, folder: Path) -> Path:

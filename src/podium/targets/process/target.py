@@ -15,9 +15,12 @@ from pathlib import Path
 from podium.processes import supervision
 from podium.processes.exits import ExitWatcher
 from podium.processes.identity import ProcessIdentity, wait_exit
-from podium.resources.errors import NotFound, Unavailable
+from podium.processes.sockets import listeners, sockets_of_family
+from podium.resources.errors import NotFound, Refused, Unavailable
 from podium.targets.port import ReplicaObservation, ReplicaPhase, ReplicaWish
+from podium.targets.process.commands import SERVED, misplaced, port_names
 from podium.targets.process.health import Answer, ask
+from podium.targets.process.ports import Ports, is_free
 from podium.targets.process.programs import AFTER_DRAIN_SECONDS, choose_processors, configuration, program
 from podium.targets.process.replicas import Kept, Replica, Replicas, bound_processors
 
@@ -26,6 +29,8 @@ _ASK_STARTING_SECONDS = 0.25
 _GLANCE_SECONDS = 0.05
 _PATIENCE_SECONDS = 30.0
 """How long one that was ready may be silent: a model can hold its interpreter for a while and be fine."""
+_LOOK_SECONDS = 5.0
+"""How often it is looked at where a ready replica listens."""
 _TAIL_LINES = 20
 _LAST_MOMENT_SECONDS = 2.0
 
@@ -42,13 +47,16 @@ class ProcessTarget:
         self._callback: Callable[[str], None] | None = None
         self._watched: set[ProcessIdentity] = set()
         self._silent_since: dict[ProcessIdentity, float] = {}
+        self._looked_at: dict[ProcessIdentity, float] = {}
+        self._ports = Ports(sockets)
         self._lock = threading.Lock()
 
     def start(self, wish: ReplicaWish) -> ReplicaObservation:
         """Start it unless it was started before; one that has ended is not started again.
 
-        Raises Refused (no Linux, sockets' path too long), Unavailable (the shim did not start, the disk is full, the
-        environment is gone). A sandbox level that is required and cannot be reached shows as an exit with its reason.
+        Raises Refused (no Linux, sockets' path too long, its fixed port is taken), Unavailable (the shim did not start,
+        the disk is full, the environment is gone). A sandbox level that is required and cannot be reached shows as an
+        exit with its reason.
         """
         folder = self._replicas.folder(wish.revision_uid, wish.name)
         try:
@@ -66,15 +74,38 @@ class ProcessTarget:
         return self._observations([replica], _GLANCE_SECONDS)[0]
 
     def _prepare(self, wish: ReplicaWish, folder: Path) -> None:
-        socket = self._replicas.socket(folder)
-        self._replicas.keep(
-            folder, Kept(str(socket), startup_timeout=wish.spec.runtime.startup_timeout), configuration(wish)
-        )
+        socket, runtime = self._replicas.socket(folder), wish.spec.runtime
+        ports = self._choose_ports(wish, folder)
+        kept = Kept(str(socket), runtime.startup_timeout, ports, runtime.probe_path)
+        self._replicas.keep(folder, kept, configuration(wish, folder, ports))
         cpus: tuple[int, ...] = ()
         if wish.spec.resources.pin_cpus:
             taken = list(bound_processors(self._replicas.all()))
             cpus = choose_processors(wish.spec.resources.cpus, os.sched_getaffinity(0), taken)
-        supervision.prepare(folder, program(wish, folder, socket, cpus))
+        supervision.prepare(folder, program(wish, folder, socket, cpus, ports))
+
+    def _choose_ports(self, wish: ReplicaWish, folder: Path) -> dict[str, int]:
+        """Free ones, and none that another replica has, also one that has ended: it may still be in the routes."""
+        runtime = wish.spec.runtime
+        names = port_names(runtime)
+        if not names:
+            return {}
+        taken = {
+            port: replica.name
+            for replica in self._replicas.all()
+            for port in replica.kept.ports.values()
+            if replica.folder != folder
+        }
+        if runtime.port is None:
+            return dict(zip(names, self._ports.choose(len(names), taken), strict=True))
+        if runtime.port in taken or not is_free(runtime.port):
+            raise Refused(
+                f"runtime.port: {runtime.port} is taken by {taken.get(runtime.port, 'another program')}",
+                next_step="write {port} in runtime.command instead, so that each replica gets a port of its own; "
+                "a server that cannot be told its port runs once per machine, so its old revision must end first",
+            )
+        others = self._ports.choose(len(names) - 1, {*taken, runtime.port})
+        return {SERVED: runtime.port, **dict(zip(names[1:], others, strict=True))}
 
     def observe(self, revision_uid: str) -> list[ReplicaObservation]:
         """All of the revision's replicas by name, those that ended included until they are forgotten.
@@ -107,6 +138,7 @@ class ProcessTarget:
             supervision.kill_left_over(replica.seen.shim.token)
         with self._lock:
             self._silent_since.pop(replica.seen.shim, None)
+            self._looked_at.pop(replica.seen.shim, None)
         # A shim writes its last word a moment before it ends.
         wait_exit(replica.seen.shim, _LAST_MOMENT_SECONDS)
         self._replicas.remove(replica.folder)
@@ -133,7 +165,7 @@ class ProcessTarget:
         asked = [replica for replica in replicas if replica.seen.phase in ("starting", "running")]
         if timeout is None:
             timeout = _ASK_SECONDS if any(replica.was_ready for replica in asked) else _ASK_STARTING_SECONDS
-        answers = ask([Path(replica.kept.socket) for replica in asked], timeout)
+        answers = ask([replica.kept.question for replica in asked], timeout)
         known = {replica.folder: answer for replica, answer in zip(asked, answers, strict=True)}
         return [self._observation(replica, known.get(replica.folder)) for replica in replicas]
 
@@ -147,7 +179,7 @@ class ProcessTarget:
             name=replica.name,
             revision_uid=replica.revision_uid,
             phase=phase,
-            address=f"unix:{replica.kept.socket}",
+            address=replica.kept.address,
             pid=seen.pid,
             started_at=seen.started_at,
             exit_code=seen.exit_code,
@@ -163,13 +195,16 @@ class ProcessTarget:
             return "Draining"
         was_ready = replica.was_ready
         if answer == "ready":
+            if why := self._misplaced(replica):
+                supervision.stop(replica.folder, 0.0, why=f"ended by Podium: {why}")
+                return "Draining"
             with self._lock:
                 self._silent_since.pop(seen.shim, None)
             if not was_ready:
                 replica.mark_ready()
             return "Ready"
-        if answer == "silent" and was_ready and self._has_patience(seen.shim):
-            return "Ready"
+        if was_ready and answer in ("silent", "gone") and self._has_patience(seen.shim):
+            return "Ready" if answer == "silent" else "Starting"
         age = (datetime.now(UTC) - seen.started_at).total_seconds()
         if not was_ready and age > replica.kept.startup_timeout:
             limit = f"{replica.kept.startup_timeout:g} s"
@@ -177,7 +212,7 @@ class ProcessTarget:
                 replica.folder, 0.0, why=f"ended by Podium: not ready within its startup timeout of {limit}"
             )
             return "Draining"
-        if was_ready and answer == "silent":
+        if was_ready and answer in ("silent", "gone"):
             supervision.stop(
                 replica.folder, 0.0, why=f"ended by Podium: it did not answer for {_PATIENCE_SECONDS:g} s"
             )
@@ -188,6 +223,22 @@ class ProcessTarget:
         now = time.monotonic()
         with self._lock:
             return now - self._silent_since.setdefault(shim, now) < _PATIENCE_SECONDS
+
+    def _misplaced(self, replica: Replica) -> str:
+        """Is it the replica that answers, and on this machine only? Looked at before it is served, and now and then."""
+        if not replica.kept.ports:
+            return ""
+        shim, now = replica.seen.shim, time.monotonic()
+        with self._lock:
+            if replica.was_ready and now - self._looked_at.get(shim, 0.0) < _LOOK_SECONDS:
+                return ""
+            self._looked_at[shim] = now
+        why = ""
+        for _ in range(2):  # the two lists are not read at one instant: a socket may come or go in between
+            why = misplaced(replica.kept.ports, listeners(), sockets_of_family(shim.pid))
+            if not why:
+                break
+        return why
 
     def _watch_shim(self, replica: Replica) -> None:
         shim, revision_uid = replica.seen.shim, replica.revision_uid

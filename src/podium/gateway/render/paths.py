@@ -1,0 +1,60 @@
+"""Paths of requests as another server knows them, and its answers marked with their revision.
+
+Called by `clusters`. The rewriting stands at the cluster, not at the route: during a rollout one route leads to two
+revisions, and each may name things its own way. It is a filter of the upstream side, which runs for each attempt; a
+repeated request carries the path that the first attempt left, so doing it twice must be doing it once.
+"""
+
+from typing import Any
+
+import orjson
+
+from podium.gateway.render.document import typed
+from podium.planning.routing import Arm
+
+# Plain comparisons, no patterns: names hold '-' and '.', which mean something in a pattern of Lua's.
+_SOURCE = """
+local public, pinned, inside, revision = %s, %s, %s, %s
+local function below(path, prefix)
+  if path:sub(1, #prefix) ~= prefix then return nil end
+  local rest = path:sub(#prefix + 1)
+  local first = rest:sub(1, 1)
+  if first == "" or first == "/" or first == "?" then return rest end
+  return nil
+end
+function envoy_on_request(handle)
+  local path = handle:headers():get(":path")
+  local changed = path
+  local rest = below(changed, public)
+  while rest do
+    local version = below(rest, pinned)
+    while version do
+      rest = version
+      version = below(rest, pinned)
+    end
+    changed = inside .. rest
+    if inside ~= "" then break end
+    rest = below(changed, public)
+  end
+  if changed:sub(1, 1) ~= "/" then changed = "/" .. changed end
+  if changed ~= path then handle:headers():replace(":path", changed) end
+end
+function envoy_on_response(handle)
+  handle:headers():replace("x-podium-revision", revision)
+end
+"""
+
+
+def upstream_filters(arm: Arm) -> list[dict[str, Any]]:
+    """The cluster's own filters; none for Podium's model server, which does all this by itself."""
+    if arm.paths is None:
+        return []
+    parts = (arm.paths.public, f"/versions/{arm.paths.version}", arm.paths.inside, arm.revision)
+    # JSON's form of these texts (letters, digits, '-', '.', '_' and '/') is Lua's too.
+    source = _SOURCE % tuple(orjson.dumps(part).decode() for part in parts)
+    rewrite = typed("envoy.extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": source})
+    codec = typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec")
+    return [
+        {"name": "podium.paths", "typed_config": rewrite},
+        {"name": "envoy.filters.http.upstream_codec", "typed_config": codec},
+    ]
