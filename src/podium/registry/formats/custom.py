@@ -12,8 +12,8 @@ from collections.abc import Collection, Sequence
 
 from packaging.requirements import Requirement
 
+from podium.registry.formats.podium_yaml import FILE, python_of, requirements_of, signature_of
 from podium.registry.formats.port import FlavorName, PushedFiles, Reading
-from podium.registry.formats.python import FILE, python_of, requirements_of, signature_of
 from podium.registry.yaml_text import parse_yaml
 from podium.resources.errors import InvalidInput, Issue
 from podium.resources.manifest import Flavor
