@@ -1,5 +1,6 @@
 """One file per flavor: how a pushed model of that flavor looks, and what its files tell."""
 
+from podium.registry.formats.custom import CustomFolder
 from podium.registry.formats.lightgbm import LightgbmFile
 from podium.registry.formats.mlflow import MlflowFolder
 from podium.registry.formats.onnx import OnnxFile
@@ -21,6 +22,7 @@ FORMATS: tuple[Format, ...] = (
     TorchModel(),
     TransformersFolder(),
     SentenceTransformersFolder(),
+    CustomFolder(),
 )
 
 __all__ = ["FORMATS", "FlavorName", "Format", "PushedFiles", "Reading"]
