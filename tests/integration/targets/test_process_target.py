@@ -102,7 +102,7 @@ def test_a_server_that_died_in_the_middle_of_a_start(yard: Yard, made: str) -> N
     if made in ("wish", "spec"):
         (folder / "replica.json").write_text(json.dumps({"socket": "/elsewhere", "startup_timeout": 1}))
     if made == "spec":
-        prepare(folder, program(wish, folder, yard.sockets / "x", ()))
+        prepare(folder, program(wish, folder, yard.sockets / "x", (), {}))
     assert yard.target().observe("uid-1") == []
     target.start(wish)
     yard.reaches(target, "Ready")
