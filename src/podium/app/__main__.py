@@ -1,4 +1,4 @@
-"""Entry points: `python -m podium.app up | down | ps | server | gateway | gateway-upgrade | migrate`.
+"""Entry points: `python -m podium.app up | down | ps | server | gateway | gateway-upgrade | migrate | serve-model`.
 
 `podium up` and its kin start these as processes, so that the CLI never imports the server.
 """
@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from podium.app.settings import Settings, read_settings
 from podium.resources.errors import InvalidInput, PodiumError
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "gateway": _gateway,
             "gateway-upgrade": _gateway_upgrade,
             "migrate": _migrate,
+            "serve-model": _serve_model,
         }
         return commands[options.command](settings, options)
     except PodiumError as error:
@@ -71,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("gateway", parents=[common], help="the config agent and its Envoy")
     commands.add_parser("gateway-upgrade", parents=[common], help="hand Envoy over to a new one in place")
     commands.add_parser("migrate", parents=[common], help="bring the database to this version")
+    serve = commands.add_parser("serve-model", parents=[common], help="one model, without a server")
+    serve.add_argument("path")
+    serve.add_argument("--port", type=int, required=True)
+    for name in ("--name", "--python", "--flavor"):
+        serve.add_argument(name)
+    serve.add_argument("--requirement", action="append")
     return parser
 
 
@@ -167,6 +175,16 @@ def _migrate(settings: Settings, options: argparse.Namespace) -> int:
     _say(f"database at {store.schema_version()}")
     store.close()
     return 0
+
+
+def _serve_model(settings: Settings, options: argparse.Namespace) -> int:
+    from podium.app.serving import Wish, serve
+
+    wish = Wish(
+        path=Path(options.path), port=options.port, name=options.name, python=options.python,
+        requirements=options.requirement, flavor=options.flavor,
+    )  # fmt: skip
+    return serve(settings, wish)
 
 
 def _say(text: str) -> None:

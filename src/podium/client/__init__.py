@@ -16,6 +16,7 @@ files that `podium up` leaves in PODIUM_HOME (default: ~/.podium): `connection.j
     operations.py   objects, rollouts, tokens, records    publishing.py     push, pull, import
     waiting.py      how a Deployment comes out            watching.py       a watch that goes on after a break
     prediction.py   requests to the gateway               answers.py        problem documents to errors
+    profiling.py    how fast a version is
 
 Nothing is done twice: an operation is a generator that yields effects (an HTTP call, a pause, work on files) and is
 run by either client.

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from podium.client import operations, prediction, publishing, waiting
+from podium.client import operations, prediction, profiling, publishing, waiting
 from podium.client.answers import error_of, unreachable
 from podium.client.connection import Connection
 from podium.client.effects import Call, Effect, Operation, Pause, Reply, read_file
@@ -18,6 +18,7 @@ from podium.client.publishing import Pushed, PushOptions, Tell
 from podium.client.waiting import RolloutOutcome
 from podium.client.watching import SILENCE, WatchSession
 from podium.resources.kinds import AnyResource, Deployment, Model, ModelVersion, Rollout
+from podium.resources.profile import Profile, ProfileRequest
 from podium.resources.requests import (
     ActionResult,
     ApplyResult,
@@ -231,6 +232,24 @@ class Client:
     def verify(self, model: str, version: str, *, workspace: str | None = None) -> dict[str, Any]:
         """Reads every stored byte of a version: `intact`, `findings`, `object`."""
         return self._run(operations.verify(model, version, self._within(workspace)))
+
+    def profile(
+        self,
+        model: str,
+        version: str,
+        *,
+        workspace: str | None = None,
+        progress: Tell | None = None,
+        **options: Any,
+    ) -> ModelVersion:
+        """Measures a version (its number) and keeps the result in its status. options: the fields of
+        `podium.resources.profile.ProfileRequest`."""
+        request = ProfileRequest.model_validate(options)
+        return self._run(profiling.profile(model, version, request, self._within(workspace), progress))
+
+    def kept_profile(self, model: str, version: str, *, workspace: str | None = None) -> Profile:
+        """The newest profile of a version. Raises NotFound where it was never measured."""
+        return self._run(profiling.kept(model, version, self._within(workspace)))
 
     # Tokens and records
 

@@ -1,11 +1,14 @@
-"""model list, show, diff, verify, alias, delete; push, pull and import are `publishing`'s. Called by `application`."""
+"""model list, show, diff, verify, alias, delete. Called by `application`.
+
+push, pull and import are `publishing`'s, profile is `profiling`'s, serve is `serving`'s.
+"""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from podium.cli.commands import publishing
+from podium.cli.commands import profiling, publishing, serving
 from podium.cli.commands.applying import change_line
 from podium.cli.display import clean, clock, coloured, print_table, size
 from podium.cli.exits import Exit
@@ -26,7 +29,9 @@ VERSION_HELP = "A number, or @ALIAS."
 def build() -> typer.Typer:
     """The group `model`."""
     app = group("model", "Models and their versions: immutable bytes under a digest.")
+    serving.register(app)
     publishing.register(app)
+    profiling.register(app)
     command(app, "list")(list_models)
     command(app, "show")(show)
     command(app, "diff")(diff)

@@ -89,7 +89,7 @@ def push(
         "metrics": _metrics(metric or []),
         "datasets": dataset or [],
         "lineage": _lineage(lineage) if lineage is not None else {},
-        "requirements": _requirements(requirement, requirements),
+        "requirements": wanted_requirements(requirement, requirements),
         "python": python,
         "flavor": flavor,
         "repair": repair,
@@ -134,7 +134,7 @@ def _metrics(given: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _requirements(given: Sequence[str] | None, file: Path | None) -> list[str] | None:
+def wanted_requirements(given: Sequence[str] | None, file: Path | None) -> list[str] | None:
     """None: what the model's files say. Options of pip are refused: a lock is made from names and versions alone."""
     if not given and file is None:
         return None
@@ -219,7 +219,7 @@ def import_(
         "registry_uri": registry_uri,
         "note": version_note,
         "alias": alias,
-        "requirements": _requirements(requirement, requirements),
+        "requirements": wanted_requirements(requirement, requirements),
         "python": python,
     }
     with session.client() as client, Activity(f"importing {name}", quiet=not session.is_table) as activity:
