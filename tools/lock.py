@@ -11,6 +11,7 @@ Beside these, each for an environment of its own with versions of its own:
 
     mlserver.txt    the server that benchmarks compare with
     clients-*.txt   other people's clients of the inference protocol
+    flavors.txt     the frameworks whose models are served, torch left out (requirements/flavors.in says why)
 """
 
 import argparse
@@ -32,9 +33,11 @@ LOCKS: dict[str, list[str]] = {
     "mlserver": ["requirements/mlserver.in"],
     "clients-tritonclient": ["requirements/clients-tritonclient.in"],
     "clients-kserve": ["requirements/clients-kserve.in"],
+    "flavors": ["requirements/flavors.in", "requirements/flavors-overrides.txt", "runtime/pyproject.toml"],
 }
 # What is installed together with dev has the versions of dev.
-WITH_DEV = frozenset({"podium", "build"})
+WITH_DEV = frozenset({"podium", "build", "flavors"})
+_OVERRIDES = re.compile(r"^requirements/.*-overrides\.txt$")
 _OLDEST_PYTHON = "3.11"
 _NOTE = "# Made by `make lock`; do not edit.\n# Made from requirements with sha256 {digest}\n"
 _RECORDED = re.compile(r"^# Made from requirements with sha256 ([0-9a-f]{64})$", re.MULTILINE)
@@ -77,7 +80,9 @@ def compile_lock(root: Path, name: str, uv: str, *, upgrade: bool) -> None:
         command += ["--constraints", str(FOLDER / "dev.txt")]
     if upgrade:
         command.append("--upgrade")
-    command += [*LOCKS[name], "--output-file", str(draft.relative_to(root))]
+    for source in LOCKS[name]:
+        command += ["--overrides", source] if _OVERRIDES.match(source) else [source]
+    command += ["--output-file", str(draft.relative_to(root))]
     try:
         subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL)
         target.write_text(_NOTE.format(digest=digest_of(root, name)) + draft.read_text())

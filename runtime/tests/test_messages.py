@@ -40,7 +40,7 @@ SIGNATURE = parse_signature(
         ({"inputs": [TENSOR], "outputs": [{"name": "y", "x": 1}]}, "outputs[0]"),
         ({"inputs": [TENSOR | {"name": 1}]}, "inputs[0].name"),
         ({"inputs": [TENSOR | {"name": "n" * 513}]}, "inputs[0].name"),
-        ({"inputs": [TENSOR | {"datatype": "BF16"}]}, "inputs[0].datatype"),
+        ({"inputs": [TENSOR | {"datatype": "FP8"}]}, "inputs[0].datatype"),
         ({"inputs": [TENSOR | {"extra": 1}]}, "inputs[0]"),
         ({"inputs": [TENSOR | {"parameters": 1}]}, "inputs[0].parameters"),
         ({"inputs": [{k: v for k, v in TENSOR.items() if k != "shape"}]}, "inputs[0].shape"),
@@ -107,7 +107,8 @@ def test_refusals_say_field_expected_and_got():
     assert refused(city=CITY, x=np.ones((3, 3))).got == "[3, 3]"
     assert refused(x=np.ones(6), city=CITY).field == "inputs[0].shape"
     assert refused(x=X, city=np.ones(3)).field == "inputs[1].datatype"
-    assert refused(x=X, city=CITY, age=np.ones(3)).field == "inputs[2].datatype"
+    assert refused(x=X, city=CITY, age=CITY).field == "inputs[2].datatype"
+    assert refused(x=X, city=CITY, age=np.array([1.0, 2.5, 3.0])).field == "inputs[2].data[1]"
     assert refused(x=X, city=CITY[:2]).field == "inputs[1].shape"
     assert refused(x=np.ones((0, 2)), city=CITY[:0]).field == "inputs[0].shape"
 

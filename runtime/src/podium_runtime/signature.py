@@ -4,8 +4,11 @@ A signature lists named inputs and outputs with a datatype and a shape, -1 stand
 on every input and output is the promise that the model works row by row, and only then may requests share a
 call of the model. `loading` parses it, `core` checks every request with it before anything is queued.
 
-A scikit-learn model trained on named columns may also be asked by columns: one tensor per column, shape [n] or
-[n, 1], instead of the one tensor of all features. The flavor says so with `columns`; see `check_inputs`.
+A model trained on named columns may also be asked by columns: one tensor per column, shape [n] or [n, 1], instead
+of the one tensor of all features. The flavor says so with `columns`; see `check_inputs`.
+
+What differs without loss is put right: the order of the inputs, [n] against [n, 1], a wider datatype, and whole
+numbers against fractions where every value survives (3 for FP32, 3.0 for INT64). Everything else is refused.
 """
 
 import math
@@ -18,6 +21,8 @@ import numpy as np
 from podium_runtime.errors import InvalidInput
 from podium_runtime.tensors import DATATYPES, Array, datatype_of
 
+Category = str | int | float | bool | None
+
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
@@ -27,12 +32,21 @@ class TensorSpec:
     datatype: str
     shape: tuple[int, ...]
     optional: bool = False
+    categories: tuple[Category, ...] | None = None
+    """The values that an input may have, None among them where one may be missing. None: any value."""
 
     def as_document(self) -> dict[str, Any]:
         document: dict[str, Any] = {"name": self.name, "datatype": self.datatype, "shape": list(self.shape)}
         if self.optional:
             document["optional"] = True
+        if self.categories is not None:
+            document["categories"] = list(self.categories)
         return document
+
+
+# Kinds of numpy between which a conversion depends on the values: integers against floating-point numbers, and
+# integers against narrower ones.
+_WHOLE_AND_FRACTION = frozenset({(a, b) for a in "iu" for b in "iuf"} | {("f", "i"), ("f", "u")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +97,19 @@ def _spec(entry: object, field: str) -> TensorSpec:
         raise ValueError(f"{field}.datatype: {datatype!r} is unknown; known are {', '.join(DATATYPES)}")
     if not isinstance(shape, list | tuple) or not all(type(size) is int and size >= -1 for size in shape):
         raise ValueError(f"{field}.shape: expected whole numbers, -1 for any size")
-    return TensorSpec(name, datatype, tuple(shape), bool(entry.get("optional", False)))
+    categories = _categories(entry.get("categories"), f"{field}.categories")
+    return TensorSpec(name, datatype, tuple(shape), bool(entry.get("optional", False)), categories)
+
+
+def _categories(values: object, field: str) -> tuple[Category, ...] | None:
+    if values is None:
+        return None
+    known = isinstance(values, list | tuple) and all(
+        value is None or isinstance(value, str | int | float) for value in values
+    )
+    if not known or not values:
+        raise ValueError(f"{field}: expected a list of texts, numbers or null that is not empty")
+    return tuple(values)  # type: ignore[arg-type]  # just checked
 
 
 class InputCheck:
@@ -94,13 +120,17 @@ class InputCheck:
         self._outputs = tuple(spec.name for spec in signature.outputs) if signature else ()
         self._columns = frozenset(columns) if columns else None
         self._by_row = signature is not None and signature.works_by_row
+        self._categories = {
+            spec.name: frozenset(spec.categories)
+            for spec in (signature.inputs if signature else ())
+            if spec.categories is not None
+        }
 
     def check_inputs(self, inputs: dict[str, Array]) -> tuple[dict[str, Array], int]:
         """Return the inputs as the model wants them, and their number of rows (0 where rows mean nothing).
 
-        Safe differences are put right: a datatype that fits into the declared one without loss, and [n] against
-        [n, 1]. Raises InvalidInput for a missing or unknown name, another datatype, another shape, or unequal
-        rows.
+        Differences without loss are put right, see the module. Raises InvalidInput for a missing or unknown name,
+        another datatype, another shape, a value outside the categories, or unequal rows.
         """
         if self._specs is None:
             return inputs, 0
@@ -129,11 +159,14 @@ class InputCheck:
             if spec is None:
                 raise InvalidInput(f"inputs[{index}].name", _one_of(self._columns, specs), "another name")
             fitted[name] = _fit(array, spec, index)
+            if self._categories and name in self._categories:
+                _check_categories(fitted[name], self._categories[name], spec, index)
         if len(fitted) != len(specs):
             missing = [spec.name for spec in specs.values() if spec.name not in fitted and not spec.optional]
             if missing:
                 raise InvalidInput("inputs", f"also {_listed(missing)}", "none of that name")
-        return fitted
+        # A model that walks over its inputs meets them in the order it was made with, whatever order they came in.
+        return {name: fitted[name] for name in specs if name in fitted} if len(fitted) > 1 else fitted
 
     def _by_columns(self, inputs: dict[str, Array], columns: frozenset[str]) -> dict[str, Array]:
         fitted = {}
@@ -156,10 +189,7 @@ class InputCheck:
 def _fit(array: Array, spec: TensorSpec, index: int) -> Array:
     dtype = DATATYPES[spec.datatype].dtype
     if array.dtype != dtype:
-        if array.dtype.kind == "O" or dtype.kind == "O" or not np.can_cast(array.dtype, dtype, "safe"):
-            expected = f"{spec.datatype} for {spec.name}"
-            raise InvalidInput(f"inputs[{index}].datatype", expected, str(datatype_of(array.dtype)))
-        array = array.astype(dtype)
+        array = _cast(array, dtype, spec, index)
     shape = spec.shape
     if array.ndim != len(shape):
         array = _column(array, spec, index)
@@ -169,6 +199,50 @@ def _fit(array: Array, spec: TensorSpec, index: int) -> Array:
                 f"inputs[{index}].shape", f"{list(shape)} for {spec.name}", str(list(array.shape))
             )
     return array
+
+
+def _cast(array: Array, dtype: np.dtype[Any], spec: TensorSpec, index: int) -> Array:
+    """Return the array in the declared dtype if no value changes by that."""
+    if array.dtype.kind != "O" and dtype.kind != "O" and np.can_cast(array.dtype, dtype, "safe"):
+        return array.astype(dtype)
+    between = (array.dtype.kind, dtype.kind)
+    if between not in _WHOLE_AND_FRACTION:
+        expected = f"{spec.datatype} for {spec.name}"
+        raise InvalidInput(f"inputs[{index}].datatype", expected, str(datatype_of(array.dtype)))
+    if dtype.kind == "f":
+        # Every whole number up to 2**(bits of the fraction + 1) has its own floating-point number (IEEE 754).
+        most = 2 ** (int(np.finfo(dtype).nmant) + 1)
+        fits = (array >= -most) & (array <= most)
+        words = f"a whole number from {-most} to {most}"
+    else:
+        lowest, highest = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+        # Compared as float64 a bound of 64 bits is rounded up to 2**63 or 2**64: hence "less than the next one".
+        wide = array.astype(np.float64) if array.dtype.kind == "f" else array
+        above = wide < float(highest) + 1.0 if array.dtype.kind == "f" else wide <= highest
+        fits = (wide >= lowest) & above
+        if array.dtype.kind == "f":
+            fits &= wide == np.trunc(wide)
+        words = f"a whole number from {lowest} to {highest}"
+    if not fits.all():
+        place = int(np.argmin(fits.reshape(-1)))
+        raise InvalidInput(
+            f"inputs[{index}].data[{place}]", f"{words} for {spec.name} ({spec.datatype})", "another number"
+        )
+    return array.astype(dtype)
+
+
+def _check_categories(array: Array, known: frozenset[Category], spec: TensorSpec, index: int) -> None:
+    values = [
+        value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        for value in array.reshape(-1).tolist()
+    ]
+    if known.issuperset(values):
+        return
+    place = next(place for place, value in enumerate(values) if value not in known)
+    shown = _listed(["null" if value is None else str(value)[:40] for value in spec.categories or ()])
+    value = values[place]
+    got = "a missing value" if value is None or value != value else "another value"
+    raise InvalidInput(f"inputs[{index}].data[{place}]", f"one of {shown} for {spec.name}", got)
 
 
 def _column(array: Array, spec: TensorSpec, index: int) -> Array:
@@ -204,7 +278,8 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def example_inputs(signature: Signature) -> dict[str, Array]:
-    """Return one made-up row for a signature: zeros, false and empty texts, every free size being 1."""
+    """Return one made-up row for a signature: zeros, false, empty texts or the first
+    category, every free size being 1."""
     inputs = {}
     for spec in signature.inputs:
         if spec.optional:
@@ -213,7 +288,10 @@ def example_inputs(signature: Signature) -> dict[str, Array]:
         if math.prod(shape) > 100_000_000:
             raise ValueError(f"an example of {spec.name} would be too large to make up")
         dtype = DATATYPES[spec.datatype].dtype
-        inputs[spec.name] = (
-            np.full(shape, "", dtype=object) if dtype.kind == "O" else np.zeros(shape, dtype=dtype)
-        )
+        if spec.categories is not None:
+            inputs[spec.name] = np.full(shape, spec.categories[0], dtype=dtype)
+        elif dtype.kind == "O":
+            inputs[spec.name] = np.full(shape, "", dtype=object)
+        else:
+            inputs[spec.name] = np.zeros(shape, dtype=dtype)
     return inputs

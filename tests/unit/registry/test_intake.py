@@ -214,7 +214,7 @@ signature:
     assert found.flavor.model_dump() == {
         "name": "python",
         "entry": "",
-        "options": {"class": "pkg.churn:Model"},
+        "options": {"class": "pkg.churn:Model", "outputs": '["y"]'},
     }
     assert found.requirements == ("numpy>=1.26", "scikit-learn==1.9.1")
     assert (found.python, found.python_stated) == ("3.12", True)

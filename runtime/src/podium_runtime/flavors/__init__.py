@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from podium_runtime.errors import ModelUnusable
-from podium_runtime.flavors.port import Model
+from podium_runtime.flavors.port import Model, Streaming
 
 FLAVORS: dict[str, str] = {
+    "lightgbm": "podium_runtime.flavors.lightgbm",
     "mlflow": "podium_runtime.flavors.mlflow",
     "onnx": "podium_runtime.flavors.onnx",
     "python": "podium_runtime.flavors.python",
+    "pytorch": "podium_runtime.flavors.pytorch",
+    "sentence-transformers": "podium_runtime.flavors.sentence_transformers",
     "sklearn": "podium_runtime.flavors.sklearn",
+    "transformers": "podium_runtime.flavors.transformers",
+    "xgboost": "podium_runtime.flavors.xgboost",
 }
 
-__all__ = ["FLAVORS", "Model", "load_model"]
+__all__ = ["FLAVORS", "Model", "Streaming", "load_model"]
 
 
 def load_model(flavor: str, folder: Path, entry: str, options: Mapping[str, Any], threads: int) -> Model:

@@ -1,10 +1,11 @@
 """The port behind which every framework stands: what a loaded model can do.
 
-One file per flavor implements it; `flavors.load_model` finds the file by name.
+One file per flavor implements it; `flavors.load_model` finds the file by name. `Streaming` is the ability that only
+some have.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from podium_runtime.signature import Signature
 from podium_runtime.tensors import Array
@@ -32,4 +33,16 @@ class Model(Protocol):
 
     def framework(self) -> dict[str, str]:
         """Return versions of the libraries that matter for this model, by distribution name."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """What a model has besides `Model` when it can answer piece by piece."""
+
+    def predict_stream(self, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+        """Yield the outputs of checked inputs as they come.
+
+        Called from the model's thread, and so is every step of the iteration. Closing the iterator ends the work.
+        """
         ...

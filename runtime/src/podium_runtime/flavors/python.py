@@ -3,14 +3,19 @@
 `options["class"]` is `module:Class`, the module lying in the version's folder. The class is made without
 arguments, then `load(path)` is called if it has one (path: the folder, a str), and `predict(inputs)` per batch:
 inputs are numpy arrays by name, the answer is a dict of arrays, or one array, which becomes the output that the
-signature names (or `output`). An optional attribute `signature` has the manifest's form; with -1 as leading
+signature names (or `output`; `options["outputs"]`, a JSON list, has the names of a signature that stands outside the
+class). An optional attribute `signature` has the manifest's form; with -1 as leading
 size everywhere it promises that rows are independent, which lets requests share a call.
+
+A class that also has `predict_stream(inputs)`, a generator, can be asked for its answer piece by piece: each piece
+is what `predict` may return.
 """
 
 import importlib
 import importlib.metadata
+import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +45,10 @@ def load(folder: Path, entry: str, options: Mapping[str, Any], threads: int) -> 
         raise ModelUnusable(f"python: {class_name} has no predict method")
     if callable(getattr(instance, "load", None)):
         instance.load(str(folder))
-    return PythonModel(instance)
+    outputs = json.loads(options.get("outputs") or "[]")
+    if callable(getattr(instance, "predict_stream", None)):
+        return StreamingPythonModel(instance, outputs)
+    return PythonModel(instance, outputs)
 
 
 class PythonModel:
@@ -49,26 +57,42 @@ class PythonModel:
     columns: Sequence[str] | None = None
     rows_independent = True  # the class promises it by declaring a leading -1
 
-    def __init__(self, instance: Any) -> None:
+    def __init__(self, instance: Any, outputs: Sequence[str] = ()) -> None:
         self._instance = instance
         declared = getattr(instance, "signature", None)
         try:
             self._signature = None if declared is None else parse_signature(declared)
         except ValueError as error:
             raise ModelUnusable(f"python: {error}") from error
-        single = self._signature is not None and len(self._signature.outputs) == 1
-        self._output = self._signature.outputs[0].name if self._signature and single else "output"
+        names = [spec.name for spec in self._signature.outputs] if self._signature else list(outputs)
+        self._output = names[0] if len(names) == 1 else "output"
         self.properties: Mapping[str, Any] = {"class": type(instance).__name__}
 
     def predict(self, inputs: Mapping[str, Array], wanted: frozenset[str] | None) -> dict[str, Array]:
-        answer = self._instance.predict(dict(inputs))
-        # Copies, because a class may fill one buffer again on the next call while this answer is still being written.
-        if isinstance(answer, Mapping):
-            return {str(name): np.array(value) for name, value in answer.items()}
-        return {self._output: np.array(answer)}
+        return self._named(self._instance.predict(dict(inputs)))
 
     def infer_signature(self) -> Signature | None:
         return self._signature
 
     def framework(self) -> dict[str, str]:
         return {"numpy": importlib.metadata.version("numpy")}
+
+    def _named(self, answer: Any) -> dict[str, Array]:
+        # Copies, because a class may fill one buffer again on the next call while this answer is still being written.
+        if isinstance(answer, Mapping):
+            return {str(name): np.array(value) for name, value in answer.items()}
+        return {self._output: np.array(answer)}
+
+
+class StreamingPythonModel(PythonModel):
+    """One instance of a class that has `predict_stream` too."""
+
+    def predict_stream(self, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+        """Yield what the class yields; closing this iterator closes the class's own, if it is a generator."""
+        pieces = iter(self._instance.predict_stream(dict(inputs)))
+        try:
+            for piece in pieces:
+                yield self._named(piece)
+        finally:
+            if callable(close := getattr(pieces, "close", None)):
+                close()

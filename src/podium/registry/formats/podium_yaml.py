@@ -6,8 +6,9 @@
     signature: {inputs: [...], outputs: [...]}
     weights: model.safetensors        # the class is a torch.nn.Module, and these are its weights
     arguments: {hidden: 16}           # what such a class is made with
+    flavor: pytorch                   # optional: which format reads the folder
 
-Called by the formats `python` and `pytorch`. The module is not imported here.
+Called by the formats `python`, `pytorch` and `custom`. The module is not imported here.
 """
 
 import json
@@ -29,7 +30,7 @@ from podium.resources.manifest import Signature
 FILE = "podium.yaml"
 _MAX_BYTES = 1024 * 1024
 _MAX_ARGUMENTS = 64 * 1024
-_KEYS = ("class", "python", "requirements", "signature", "weights", "arguments")
+_KEYS = ("class", "python", "requirements", "signature", "weights", "arguments", "flavor")
 _CLASS = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)", re.ASCII)
 
 
@@ -67,21 +68,18 @@ def read(files: PushedFiles) -> PodiumYaml:
     ]
     if issues:
         raise InvalidInput(issues)
-    texts = document.get("requirements") or []
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise InvalidInput(Issue(f"{FILE}: requirements", "expected a list of texts"))
     options = {"class": _class(document.get("class"), files)}
     weights = _weights(document.get("weights"), files)
     if document.get("arguments") is not None:
         options["arguments"] = _arguments(document["arguments"], weights)
-    signature = _signature(document.get("signature"))
+    signature = signature_of(document.get("signature"))
     if signature is not None and signature.outputs:
         # A class may answer with arrays that have no names.
         options["outputs"] = json.dumps([output.name for output in signature.outputs])
     return PodiumYaml(
         options,
-        requirements.parse_all(texts, f"{FILE}: requirements"),
-        _python(document.get("python")),
+        requirements_of(document.get("requirements")),
+        python_of(document.get("python")),
         signature,
         weights,
     )

@@ -96,7 +96,8 @@ def _read_skops(files: PushedFiles, path: str, given: Sequence[Requirement]) -> 
 
 def _reading(path: str, form: str, found: _Found, given: Sequence[Requirement]) -> Reading:
     """The requirements are what the file was written with; numpy and scipy follow from scikit-learn's own metadata,
-    and the lock pins them. pandas is added for estimators that were trained on named columns, cloudpickle for files that it wrote."""
+    and the lock pins them. pandas is added for estimators that were trained on named columns, cloudpickle for files
+    that it wrote."""
     own, issues = [], []
     for package, versions in found.versions.items():
         if len(versions) == 1:
