@@ -1,7 +1,8 @@
-"""The one listener: HTTP in, tokens, body limit, routes. Called by `loader`; changes with the settings only."""
+"""The one listener: HTTP in, tokens, body limit, gRPC, routes. Called by `loader`; changes with the settings only."""
 
 from typing import Any
 
+from podium.gateway.render import grpc
 from podium.gateway.render.access import FILTERS
 from podium.gateway.render.document import Document, document, fragment, typed
 from podium.gateway.render.problem import local_replies
@@ -12,6 +13,12 @@ STAT_PREFIX = "podium"
 """Statistics of the listener's side are `http.podium.*`."""
 _HEADERS_KB = 32
 _HEADERS_COUNT = 100
+_HTTP2 = {
+    "max_concurrent_streams": 256,
+    "initial_stream_window_size": 2**20,
+    "initial_connection_window_size": 8 * 2**20,
+}
+"""Requests under way on one connection, and the bytes that a client may send ahead of what is read."""
 
 
 def watched(layout: Layout, kind: str) -> dict[str, Any]:
@@ -26,34 +33,32 @@ def watched(layout: Layout, kind: str) -> dict[str, Any]:
 
 
 def listener(settings: GatewaySettings) -> Document:
-    """The listener on `host:port`."""
-    filters: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "config_discovery": {
-                "config_source": watched(settings.layout, kind),
-                "type_urls": [f"type.googleapis.com/{type_name}"],
-            },
-        }
-        for kind, (name, type_name) in FILTERS.items()
-    ]
-    filters += [
-        {
-            "name": "envoy.filters.http.buffer",
-            "typed_config": typed(
-                "envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=DEFAULT_MAX_BODY
-            ),
-        },
-        {
-            "name": "envoy.filters.http.router",
-            "typed_config": typed("envoy.extensions.filters.http.router.v3.Router"),
-        },
-    ]
-    manager = typed(
+    """The listener on `host:port`, for HTTP/1.1 and HTTP/2 alike: the first bytes of a connection tell which."""
+    manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(settings)}
+    return document(
+        [
+            fragment(
+                typed(
+                    "envoy.config.listener.v3.Listener",
+                    name="podium",
+                    address={"socket_address": {"address": settings.host, "port_value": settings.port}},
+                    # Otherwise a second Envoy on the same port would silently take half of the requests.
+                    enable_reuse_port=False,
+                    filter_chains=[{"filters": [manager]}],
+                )
+            )
+        ]
+    )
+
+
+def _manager(settings: GatewaySettings) -> dict[str, Any]:
+    return typed(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=STAT_PREFIX,
+        codec_type="AUTO",
+        http2_protocol_options=_HTTP2,
         rds={"route_config_name": ROUTE_TABLE, "config_source": watched(settings.layout, ROUTES)},
-        http_filters=filters,
+        http_filters=_filters(settings),
         local_reply_config=local_replies(),
         server_name="podium",
         use_remote_address=True,
@@ -72,26 +77,27 @@ def listener(settings: GatewaySettings) -> Document:
         request_timeout="600s",
         stream_idle_timeout="300s",
     )
-    return document(
-        [
-            fragment(
-                typed(
-                    "envoy.config.listener.v3.Listener",
-                    name="podium",
-                    address={"socket_address": {"address": settings.host, "port_value": settings.port}},
-                    # Otherwise a second Envoy on the same port would silently take half of the requests.
-                    enable_reuse_port=False,
-                    filter_chains=[
-                        {
-                            "filters": [
-                                {
-                                    "name": "envoy.filters.network.http_connection_manager",
-                                    "typed_config": manager,
-                                }
-                            ]
-                        }
-                    ],
-                )
-            )
-        ]
-    )
+
+
+def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
+    """In the order in which a request meets them."""
+    buffer = typed("envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=DEFAULT_MAX_BODY)
+    return [
+        grpc.naming(),
+        *(
+            {
+                "name": name,
+                "config_discovery": {
+                    "config_source": watched(settings.layout, kind),
+                    "type_urls": [f"type.googleapis.com/{type_name}"],
+                },
+            }
+            for kind, (name, type_name) in FILTERS.items()
+        ),
+        {"name": "envoy.filters.http.buffer", "typed_config": buffer},
+        *grpc.bridging(),
+        {
+            "name": "envoy.filters.http.router",
+            "typed_config": typed("envoy.extensions.filters.http.router.v3.Router"),
+        },
+    ]

@@ -31,6 +31,8 @@ _SELECTIONS = 50
 and takes the idler one, which is the dead one (it refuses at once): of two hosts it comes up three times out of four,
 so that with Envoy's usual 3 or so draws a third of the retries would end on it."""
 _ID = "[^/]+"
+_WITHOUT_WORKSPACE = {"pattern": {"regex": f"^/ws/{_ID}"}, "substitution": ""}
+"""Not a rewritten prefix: the path of a gRPC call, which is back in place by then, has to stay as it is."""
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,14 @@ def entry_routes(entry: RouteEntry, split: tuple[Arm, ...] = ()) -> EntryRoutes:
     pinned, main = [], []
     if entry.direct is not None:
         match = {"path_separated_prefix": f"{outside}/versions/{entry.direct.version}"}
-        rewrite = f"{inside}/versions/{entry.direct.version}"
-        pinned.append(_route(entry, match, {"cluster": entry.direct.cluster}, outside != inside and rewrite))
+        pinned.append(_route(entry, match, {"cluster": entry.direct.cluster}))
     if entry.preview is not None and entry.preview_header is not None:
         header = {"name": entry.preview_header, "string_match": {"exact": PREVIEW_VALUE}}
         match_preview = {"path_separated_prefix": outside, "headers": [header]}
-        main.append(
-            _route(entry, match_preview, {"cluster": entry.preview.cluster}, outside != inside and inside)
-        )
+        main.append(_route(entry, match_preview, {"cluster": entry.preview.cluster}))
     match = {"path_separated_prefix": outside}
     if entry.live:
-        main.append(_route(entry, match, _target(entry, split), outside != inside and inside))
+        main.append(_route(entry, match, _target(entry, split)))
     else:
         said = answer(
             "unavailable", 503, f"deployment {entry.workspace}/{entry.deployment}: {entry.unavailable}",
@@ -86,10 +85,10 @@ def _target(entry: RouteEntry, split: tuple[Arm, ...]) -> dict[str, Any]:
     }
 
 
-def _route(entry: RouteEntry, match: dict[str, Any], target: dict[str, Any], rewrite: str | bool) -> bytes:
+def _route(entry: RouteEntry, match: dict[str, Any], target: dict[str, Any]) -> bytes:
     action = {**target, "timeout": seconds(entry.timeout)}
-    if rewrite:
-        action["prefix_rewrite"] = rewrite
+    if entry.workspace != DEFAULT_WORKSPACE:
+        action["regex_rewrite"] = _WITHOUT_WORKSPACE
     if entry.timeout > _STREAM_IDLE:
         action["idle_timeout"] = seconds(entry.timeout + 60)
     if not entry.idempotent:

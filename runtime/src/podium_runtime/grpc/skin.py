@@ -1,0 +1,155 @@
+"""The gRPC skin over `core`: one call in, one answer out.
+
+Called by the HTTP server for `POST /inference.GRPCInferenceService/RPC`, whose body is one protobuf message without
+gRPC's frame: the gateway takes that off and puts it back on. An answer is an HTTP answer. A good one is 200 with a
+message as its body. A failed one has no body, the HTTP status that the REST form would have (a rollout's analysis
+counts by it), and gRPC's status and message in the headers `x-grpc-status` and `x-grpc-message`, which the gateway
+turns into what a gRPC client expects.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote
+
+from podium_runtime import errors
+from podium_runtime.core import Dataplane
+from podium_runtime.grpc import schema, wire
+from podium_runtime.grpc.requests import encode_response, infer_request, sent_raw
+from podium_runtime.logs import RateLimit, frames
+
+Buffer = bytes | bytearray | memoryview
+Headers = list[tuple[bytes, bytes]]
+Answer = tuple[int, Headers, bytes]
+"""HTTP status, headers (all but content-length), body."""
+
+PREFIX = f"/{schema.SERVICE}/"
+"""What the paths of calls begin with; the RPC's name follows."""
+CONTENT_TYPE = (b"content-type", b"application/x-protobuf")
+
+INVALID_ARGUMENT, UNIMPLEMENTED, INTERNAL = 3, 12, 13
+STATUSES: dict[type[errors.RequestError], tuple[int, int]] = {
+    errors.InvalidInput: (400, INVALID_ARGUMENT),
+    errors.UnknownPath: (404, 5),
+    errors.TooSlow: (408, 4),
+    errors.BodyTooLarge: (413, 8),
+    errors.QueueFull: (429, 8),
+    errors.ClientGone: (499, 1),
+    errors.ModelFailed: (500, INTERNAL),
+    errors.NotReady: (503, 14),
+    errors.DeadlineExceeded: (504, 4),
+}
+"""error -> (HTTP status, gRPC status): NOT_FOUND 5, RESOURCE_EXHAUSTED 8, CANCELLED 1, UNAVAILABLE 14,
+DEADLINE_EXCEEDED 4. Source of the numbers: gRPC's list of status codes."""
+_LONGEST_MESSAGE = 2048
+_NOT_DONE = {
+    "ModelStreamInfer": "streams are not served over gRPC; call ModelInfer",
+}
+
+_failures_logged = RateLimit(10)
+log = logging.getLogger(__name__)
+
+
+async def answer(core: Dataplane, method: str, body: Buffer, timeout: float | None = None) -> Answer:
+    """Answer the RPC `method` (`ModelInfer`). `timeout` in seconds shortens the core's own.
+
+    Raises nothing but CancelledError: what goes wrong is in the answer.
+    """
+    try:
+        rpc = _RPCS.get(method)
+        if rpc is None:
+            known = f"known are {', '.join(sorted(_RPCS))}"
+            return _failure(404, UNIMPLEMENTED, f"{method[:100]}: {_NOT_DONE.get(method, known)}")
+        if isinstance(content := rpc(core, body), bytes):
+            return 200, [CONTENT_TYPE], content
+        return 200, [CONTENT_TYPE], await content(timeout)
+    except errors.RequestError as error:
+        return refusal(error)
+    except Exception as error:
+        _log_failure("internal error", error)
+        return _failure(500, INTERNAL, "internal error of the model server")
+
+
+def refusal(error: errors.RequestError) -> Answer:
+    """The answer for an error; also for those that the HTTP server meets before it has a body to hand on."""
+    http, status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    if isinstance(error, errors.ModelFailed):
+        _log_failure("the model failed on a request", error.cause)
+    made = _failure(http, status, error.message)
+    if isinstance(error, errors.QueueFull):
+        made[1].append((b"retry-after", str(error.retry_after).encode()))
+    return made
+
+
+def _failure(http: int, status: int, message: str) -> Answer:
+    # gRPC's own escaping of messages: all that is not printable ASCII, and the percent sign.
+    escaped = quote(message[:_LONGEST_MESSAGE], safe=_PLAIN, errors="replace").encode()
+    headers = [CONTENT_TYPE, (b"x-grpc-status", str(status).encode()), (b"x-grpc-message", escaped)]
+    return http, headers, b""
+
+
+_PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+_Later = Callable[[float | None], Awaitable[bytes]]
+
+
+def _server_live(core: Dataplane, body: Buffer) -> bytes:
+    wire.decode(schema.NOTHING, body)
+    return wire.encode(schema.LIVE, {"live": True})
+
+
+def _server_ready(core: Dataplane, body: Buffer) -> bytes:
+    wire.decode(schema.NOTHING, body)
+    return wire.encode(schema.READY, {"ready": core.is_ready()})
+
+
+def _server_metadata(core: Dataplane, body: Buffer) -> bytes:
+    wire.decode(schema.NOTHING, body)
+    return wire.encode(schema.SERVER_METADATA, core.server_metadata())
+
+
+def _model_ready(core: Dataplane, body: Buffer) -> bytes:
+    fields = wire.decode(schema.MODEL, body)
+    core.require(fields.get("name", ""), fields.get("version") or None)
+    return wire.encode(schema.READY, {"ready": core.is_ready()})
+
+
+def _model_metadata(core: Dataplane, body: Buffer) -> bytes:
+    fields = wire.decode(schema.MODEL, body)
+    core.require(fields.get("name", ""), fields.get("version") or None)
+    return wire.encode(schema.MODEL_METADATA, core.model_metadata())
+
+
+def _model_infer(core: Dataplane, body: Buffer) -> _Later:
+    fields = wire.decode(schema.INFER_REQUEST, body)
+    core.require(fields.get("model_name", ""), fields.get("model_version") or None)
+    request, raw = infer_request(fields), sent_raw(fields)
+
+    async def later(timeout: float | None) -> bytes:
+        response = await core.infer(request, timeout)
+        try:
+            return encode_response(response, raw)
+        except TypeError as error:
+            raise errors.ModelFailed(error) from error
+
+    return later
+
+
+_RPCS: dict[str, Callable[[Dataplane, Buffer], bytes | _Later]] = {
+    "ServerLive": _server_live,
+    "ServerReady": _server_ready,
+    "ServerMetadata": _server_metadata,
+    "ModelReady": _model_ready,
+    "ModelMetadata": _model_metadata,
+    "ModelInfer": _model_infer,
+}
+
+
+def _log_failure(message: str, error: BaseException) -> None:
+    swallowed = _failures_logged.allow()
+    if swallowed is not None:
+        extra = {
+            "exception": type(error).__name__,
+            "frames": frames(error.__traceback__),
+            "swallowed": swallowed,
+        }
+        log.warning(message, extra=extra)
