@@ -114,12 +114,14 @@ def test_a_refusal_names_field_expected_and_got(replica, change, field):
 
 
 def test_requests_that_are_no_requests(replica):
-    for body in (b"", b"{", b"\x00\xff", b"null", b"[" * 90_000, b'{"inputs":' * 5000):
+    for body in (b"", b"{", b"\x00\xff", b"null", b"[" * 90_000, b'{"inputs":' * 5000, b"[" * 40 + b"]" * 40):
         assert conforms(replica.infer(body)).status == 400
     good = {"inputs": [tensor(X[:1])]}
     assert conforms(replica.infer(good, {"content-encoding": "gzip"})).json()["field"] == "content-encoding"
     field = "inference-header-content-length"
-    assert conforms(replica.infer(good, {field: "10"})).json()["field"] == field
+    for length in ("x", "-1", "9999999", ""):
+        assert conforms(replica.infer(good, {field: length})).json()["field"] == field
+    assert conforms(replica.infer(good, {field: "10"})).json()["field"] == ""
     wrong = conforms(replica.infer({"inputs": [tensor(X[:1])], "outputs": [{"name": "y"}]}))
     assert wrong.json()["field"] == "outputs[0].name"
 

@@ -36,13 +36,15 @@ CONFIG.json names the model's folder, its manifest with the digest that was appr
    "listen": {"fd": 3} or {"uds": "/path/to/socket"} or {"host": "127.0.0.1", "port": 0}}
 
 Optional, with defaults: batch {"maxSize": 64, "maxDelayMs": 0}, queue {"maxLength": 1024}, maxBodyBytes 16777216,
-warmup {"requests": 1, "example": null}, drainSeconds 20, requestTimeoutSeconds 30, threads 1.
+maxTensorElements 16777216, maxStreams 16, warmup {"requests": 1, "example": null}, drainSeconds 20,
+requestTimeoutSeconds 30, watchdogSeconds (twice the request's time, at least 30; 0 for none), threads 1.
 
 exit codes of serve:
   0  drained after SIGTERM
   2  the configuration is unusable
   3  the manifest or a file is not what was pushed
   4  the model does not load, or fails on its declared example
+  5  one call of the model took longer than watchdogSeconds
 The last lines on stderr say why. Logs are JSON lines on stderr.
 """
 

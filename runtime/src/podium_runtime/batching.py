@@ -1,73 +1,33 @@
 """The queue in front of the model, and the one thread that calls it.
 
-`core` submits jobs from the event loop; the model thread takes whatever queued up while it was busy and calls
-the model once for all of it. Nothing waits for company unless `max_delay` says so. A call that fails is
-repeated in halves, until the guilty request stands alone and its neighbours have their answers. Jobs whose time
-is over or whose client hung up are answered from the event loop at once and skipped by the thread before they
-cost a prediction.
+`core` submits jobs from the event loop; the model thread takes whatever queued up while it was busy and calls the
+model once for all of it. Nothing waits for company unless `max_delay` says so. A model that may be called from any
+thread and is quick is called by the event loop itself while its thread is idle: with everything that arrived in one
+turn of the loop. Jobs whose time is over or whose client hung up are answered from the event loop at once and
+skipped before they cost a prediction.
+
+A stream takes its place at the end of the queue again for every event: between two of its events everything that
+waited gets its turn.
 """
 
 import asyncio
+import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from podium_runtime.errors import ClientGone, DeadlineExceeded, ModelFailed, QueueFull, RequestError
+from podium_runtime.calling import Answers, Caller, Pace
+from podium_runtime.errors import ClientGone, DeadlineExceeded, QueueFull, RequestError
+from podium_runtime.jobs import Job, Limits, Outcome, Predict, PredictStream, Stream, Task
+from podium_runtime.logs import frames
 from podium_runtime.metrics import Metrics
 from podium_runtime.tensors import Array
 
-Outputs = Mapping[str, Array]
-Predict = Callable[[Mapping[str, Array], frozenset[str] | None], dict[str, Array]]
-
 SWEEP_SECONDS = 0.05
 
-
-class Job:
-    """One request's place in the queue. Made and answered in the event loop; the model thread only reads it."""
-
-    __slots__ = ("abandoned", "deadline", "future", "inputs", "key", "on_wait", "rows", "wanted")
-
-    def __init__(
-        self,
-        inputs: Mapping[str, Array],
-        rows: int,
-        wanted: frozenset[str] | None,
-        deadline: float,
-        future: "asyncio.Future[Outputs]",
-    ) -> None:
-        self.inputs = inputs
-        self.rows = rows
-        """0 means that this job never shares a call."""
-        self.wanted = wanted
-        self.deadline = deadline
-        self.future = future
-        self.abandoned = False
-        self.on_wait: Callable[[], None] | None = None
-        self.key: object = None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """`max_rows` per call, `max_delay` in seconds, `max_waiting` jobs."""
-
-    max_rows: int
-    max_delay: float
-    max_waiting: int
-
-
-class _Task:
-    """Something else for the model thread: loading, warming up."""
-
-    __slots__ = ("future", "work")
-
-    def __init__(self, work: Callable[[], Any], future: "asyncio.Future[Any]") -> None:
-        self.work = work
-        self.future = future
+log = logging.getLogger(__name__)
 
 
 class Batcher:
@@ -75,63 +35,102 @@ class Batcher:
 
     def __init__(self, limits: Limits, metrics: Metrics, loop: asyncio.AbstractEventLoop) -> None:
         self._limits = limits
-        self._metrics = metrics
         self._loop = loop
-        self._queue: queue.SimpleQueue[Job | _Task | None] = queue.SimpleQueue()
-        self._carried: Job | _Task | None = None
-        self._pending: set[Job] = set()
+        self.caller = Caller(metrics)
+        self._pace = Pace()
+        self._any_thread = False
+        self._queue: queue.SimpleQueue[Job | Stream | Task | None] = queue.SimpleQueue()
+        self._carried: Job | Stream | Task | None = None
+        self._fresh: list[Job] = []
+        self._in_thread = 0
+        self._pending: set[Job | Stream] = set()
+        self._streams = 0
         self._sweeper: asyncio.TimerHandle | None = None
-        self._predict: Predict = _not_serving
         # A daemon: a model that hangs must not keep a drained process alive.
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
         metrics.queue_length = self.waiting
+        metrics.streams = lambda: self._streams
 
     def waiting(self) -> int:
         """Return how many jobs wait for the model."""
-        return self._queue.qsize() + (self._carried is not None)
+        return self._queue.qsize() + (self._carried is not None) + len(self._fresh)
 
     def unanswered(self) -> int:
         """Return how many jobs have no answer yet, the running ones included."""
         return len(self._pending)
 
-    def serve(self, predict: Predict) -> None:
-        """Use `predict` for jobs from now on."""
-        self._predict = predict
+    def serve(self, predict: Predict, any_thread: bool = False, stream: PredictStream | None = None) -> None:
+        """Use `predict` for jobs from now on, and `stream` for streams.
+
+        `any_thread` says that `predict` may be called from one thread now and from another next.
+        """
+        self.caller.predict = predict
+        if stream is not None:
+            self.caller.predict_stream = stream
+        self._any_thread = any_thread and not self._limits.max_delay
 
     async def run(self, work: Callable[[], Any]) -> Any:
         """Return what `work` returns, run in the model thread; raises what it raises."""
         future: asyncio.Future[Any] = self._loop.create_future()
-        self._queue.put(_Task(work, future))
+        self._hand_over(Task(work, future))
         return await future
 
     def submit(
-        self, inputs: Mapping[str, Array], rows: int, wanted: frozenset[str] | None, deadline: float
+        self,
+        inputs: Mapping[str, Array],
+        rows: int,
+        wanted: frozenset[str] | None,
+        deadline: float,
+        answer: Callable[[Outcome], None],
     ) -> Job:
-        """Queue one request and return its job; await `job.future` for the outputs.
+        """Queue one request and return its job.
 
-        `deadline` is a `time.monotonic()` instant. Raises QueueFull, and the future raises DeadlineExceeded,
-        ClientGone or ModelFailed.
+        `deadline` is a `time.monotonic()` instant. `answer` is called with the outputs, or with DeadlineExceeded,
+        ClientGone or ModelFailed. Raises QueueFull.
         """
-        if self._queue.qsize() >= self._limits.max_waiting:
-            raise QueueFull(
-                f"{self._limits.max_waiting} requests are waiting already, the most this replica allows"
-            )
-        job = Job(inputs, rows, wanted, deadline, self._loop.create_future())
+        most = self._limits.max_waiting
+        if self._in_thread + len(self._fresh) >= most and self.waiting() >= most:
+            raise QueueFull(f"{most} requests are waiting already, the most this replica allows")
+        job = Job(inputs, rows, wanted, deadline, answer)
         if rows and self._limits.max_rows > 1:
-            job.key = (
-                wanted,
-                *((name, inputs[name].dtype, inputs[name].shape[1:]) for name in sorted(inputs)),
-            )
-        self._pending.add(job)
-        self._queue.put(job)
-        if self._sweeper is None:
-            self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+            key: list[object] = [wanted]
+            for name in sorted(inputs) if len(inputs) > 1 else inputs:
+                array = inputs[name]
+                key += (name, array.dtype, array.shape[1:])
+            job.key = tuple(key)
+        self._wait(job)
+        if self._in_thread or not self._any_thread:
+            self._hand_over(job)
+        else:
+            if not self._fresh:
+                self._loop.call_soon(self._dispatch)
+            self._fresh.append(job)
         return job
 
-    def abandon(self, job: Job) -> None:
-        """Drop a job whose client hung up."""
-        self._refuse(job, ClientGone("the client hung up"))
+    def submit_stream(
+        self, inputs: Mapping[str, Array], timeout: float, emit: Callable[[Outcome | None], None]
+    ) -> Stream:
+        """Queue a streamed answer, each event of which may take `timeout` seconds. Raises QueueFull."""
+        if self._streams >= self._limits.max_streams:
+            raise QueueFull(
+                f"{self._streams} answers are being streamed already, the most this replica allows"
+            )
+        self._streams += 1
+        stream = Stream(inputs, timeout, emit)
+        self.resume(stream)
+        return stream
+
+    def resume(self, stream: Stream) -> None:
+        """Ask for a stream's next event."""
+        if not stream.over:
+            stream.deadline = time.monotonic() + stream.timeout
+            self._wait(stream)
+            self._hand_over(stream)
+
+    def abandon(self, waiting: Job | Stream) -> None:
+        """Drop a request whose client hung up."""
+        self._refuse(waiting, ClientGone("the client hung up"))
 
     def refuse_all(self, error: RequestError) -> int:
         """Answer every unanswered job with `error`; return how many there were."""
@@ -148,31 +147,109 @@ class Batcher:
 
     # In the event loop.
 
+    def _wait(self, waiting: Job | Stream) -> None:
+        self._pending.add(waiting)
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def _hand_over(self, item: Job | Stream | Task) -> None:
+        self._in_thread += 1
+        self._queue.put(item)
+
+    def _dispatch(self) -> None:
+        """Call the model for what arrived in this turn of the loop, or hand it over to the model's thread."""
+        fresh, self._fresh = self._fresh, []
+        place = 0
+        while place < len(fresh):
+            batch, rows = self._compatible(fresh, place)
+            place += len(batch)
+            # Only requests that may share a call have a number of rows, by which calls can be compared.
+            if self._in_thread or not rows or not self._pace.is_quick(rows):
+                for job in batch:
+                    self._hand_over(job)
+                continue
+            started = time.perf_counter()
+            answers = self.caller.answer(batch, self._answer)
+            self._pace.in_loop(rows, time.perf_counter() - started)
+            self._answer(answers)
+
+    def _compatible(self, jobs: Sequence[Job], place: int) -> tuple[Sequence[Job], int]:
+        """Return the job at `place` with the compatible ones right behind it, and their rows."""
+        first = jobs[place]
+        rows, end = first.rows, place + 1
+        if first.key is not None:
+            while end < len(jobs):
+                job = jobs[end]
+                if job.key != first.key or rows + job.rows > self._limits.max_rows:
+                    break
+                rows += job.rows
+                end += 1
+        return jobs[place:end], rows
+
     def _sweep(self) -> None:
         now = time.monotonic()
-        for job in list(self._pending):
-            if job.deadline <= now:
-                self._refuse(job, DeadlineExceeded("the deadline passed before the model answered"))
-            elif job.on_wait is not None:
-                on_wait, job.on_wait = job.on_wait, None
-                on_wait()
+        for waiting in list(self._pending):
+            if waiting.deadline <= now:
+                self._refuse(waiting, DeadlineExceeded("the deadline passed before the model answered"))
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self._pending else None
 
-    def _refuse(self, job: Job, error: RequestError) -> None:
-        job.abandoned = True
-        self._pending.discard(job)
-        if not job.future.done():
-            job.future.set_exception(error)
+    def _refuse(self, waiting: Job | Stream, error: RequestError) -> None:
+        if isinstance(waiting, Stream):
+            self._end_stream(waiting, error)
+        elif not waiting.abandoned:
+            waiting.abandoned = True
+            self._tell(waiting, error)
 
-    def _answer(self, answers: Sequence[tuple[Job, Outputs | RequestError]]) -> None:
-        for job, answer in answers:
-            self._pending.discard(job)
-            if job.future.done():
-                continue
-            if isinstance(answer, RequestError):
-                job.future.set_exception(answer)
-            else:
-                job.future.set_result(answer)
+    def _answer(self, answers: Answers) -> None:
+        for job, outcome in answers:
+            if job in self._pending:
+                self._tell(job, outcome)
+
+    def _tell(self, job: Job, outcome: Outcome) -> None:
+        self._pending.discard(job)
+        try:
+            job.answer(outcome)
+        except Exception as error:
+            # One answer that cannot be written must not cost its neighbours theirs.
+            _log_lost(error)
+
+    def _answered(self, answers: Answers, done: int) -> None:
+        self._in_thread -= done
+        self._answer(answers)
+
+    def _event(self, stream: Stream, outcome: Outcome | None) -> None:
+        self._in_thread -= 1
+        self._pending.discard(stream)
+        if stream.over:
+            self._release(stream)
+        elif outcome is None or isinstance(outcome, RequestError):
+            stream.iterator = None
+            self._end_stream(stream, outcome)
+        else:
+            self._emit(stream, outcome)
+
+    def _emit(self, stream: Stream, outcome: Outcome | None) -> None:
+        try:
+            stream.emit(outcome)
+        except Exception as error:
+            _log_lost(error)
+            self._end_stream(stream, None)
+
+    def _end_stream(self, stream: Stream, outcome: RequestError | None) -> None:
+        """End a stream, whether it waits for the model, is in it, or waits for its reader."""
+        if stream.over:
+            return
+        stream.over = True
+        self._streams -= 1
+        waits = stream in self._pending
+        self._pending.discard(stream)
+        if not waits:
+            self._release(stream)
+        self._emit(stream, outcome)
+
+    def _release(self, stream: Stream) -> None:
+        if stream.iterator is not None:
+            self._hand_over(stream)
 
     # In the model thread.
 
@@ -181,24 +258,31 @@ class Batcher:
             item = self._next()
             if item is None:
                 return
-            if isinstance(item, _Task):
+            if isinstance(item, Job):
+                self._run_batch(item)
+            elif isinstance(item, Stream):
+                self._run_stream(item)
+            else:
                 self._run_task(item)
-                continue
-            answers: list[tuple[Job, Outputs | RequestError]] = []
-            self._predict_batch(self._gather(item), answers)
-            if answers:
-                self._post(self._answer, answers)
 
-    def _next(self) -> Job | _Task | None:
+    def _next(self) -> Job | Stream | Task | None:
         if self._carried is not None:
             item, self._carried = self._carried, None
             return item
         return self._queue.get()
 
-    def _gather(self, first: Job) -> list[Job]:
-        """Return `first` and the compatible jobs that queued up behind it, in order, up to the limit of rows."""
+    def _run_batch(self, first: Job) -> None:
+        batch, rows = self._gather(first)
+        started = time.perf_counter()
+        answers = self.caller.answer(batch, lambda known: self._post(self._answer, known))
+        if rows:
+            self._pace.in_thread(rows, time.perf_counter() - started)
+        self._post(self._answered, answers, len(batch))
+
+    def _gather(self, first: Job) -> tuple[list[Job], int]:
+        """Return `first` and the compatible jobs that queued up behind it, in order, and their rows."""
         if first.key is None:
-            return [first]
+            return [first], first.rows
         batch, rows = [first], first.rows
         until = time.monotonic() + self._limits.max_delay if self._limits.max_delay else 0.0
         while rows < self._limits.max_rows:
@@ -215,68 +299,33 @@ class Batcher:
                 break
             batch.append(item)
             rows += item.rows
-        return batch
+        return batch, rows
 
-    def _predict_batch(self, batch: Sequence[Job], answers: list[tuple[Job, Outputs | RequestError]]) -> None:
-        now = time.monotonic()
-        jobs = [job for job in batch if not job.abandoned]
-        for job in jobs:
-            if job.deadline <= now:
-                job.abandoned = True
-                answers.append(
-                    (job, DeadlineExceeded("the deadline passed while the request waited for the model"))
-                )
-        jobs = [job for job in jobs if not job.abandoned]
-        if not jobs:
+    def _run_stream(self, stream: Stream) -> None:
+        if not stream.over:
+            self._post(self._event, stream, self.caller.advance(stream))
             return
-        try:
-            answers.extend(self._call(jobs))
-        except (Exception, SystemExit) as error:
-            # SystemExit too: a model that calls sys.exit() must fail its request, not silently end the thread.
-            if len(jobs) == 1:
-                answers.append((jobs[0], ModelFailed(error)))
-                return
-            self._metrics.splits += 1
-            # What is known already goes out before the halves are tried, which may take a while.
-            self._post(self._answer, list(answers))
-            answers.clear()
-            middle = len(jobs) // 2
-            self._predict_batch(jobs[:middle], answers)
-            self._predict_batch(jobs[middle:], answers)
+        if error := self.caller.close(stream):
+            extra = {"exception": type(error).__name__, "frames": frames(error.__traceback__)}
+            log.warning("the model failed on the end of a stream", extra=extra)
+        self._post(self._event, stream, None)
 
-    def _call(self, jobs: Sequence[Job]) -> list[tuple[Job, Outputs | RequestError]]:
-        first = jobs[0]
-        rows = sum(job.rows for job in jobs)
-        if len(jobs) == 1:
-            inputs = first.inputs
-        else:
-            inputs = {name: np.concatenate([job.inputs[name] for job in jobs]) for name in first.inputs}
-        started = time.perf_counter()
-        try:
-            outputs = self._predict(inputs, first.wanted)
-        finally:
-            self._metrics.predict_seconds.observe(time.perf_counter() - started)
-            self._metrics.batch_rows.observe(max(rows, 1))
-        if len(jobs) == 1:
-            return [(first, outputs)]
-        for name, array in outputs.items():
-            if array.ndim == 0 or array.shape[0] != rows:
-                raise ValueError(f"output {name} has shape {list(array.shape)} for {rows} rows")
-        answers: list[tuple[Job, Outputs | RequestError]] = []
-        start = 0
-        for job in jobs:
-            end = start + job.rows
-            answers.append((job, {name: array[start:end] for name, array in outputs.items()}))
-            start = end
-        return answers
-
-    def _run_task(self, task: _Task) -> None:
+    def _run_task(self, task: Task) -> None:
         try:
             result = task.work()
         except BaseException as error:
-            self._post(_set_exception, task.future, error)
+            self._post(self._done, task.future, None, error)
         else:
-            self._post(_set_result, task.future, result)
+            self._post(self._done, task.future, result, None)
+
+    def _done(self, future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
+        self._in_thread -= 1
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
 
     def _post(self, call: Callable[..., None], *arguments: Any) -> None:
         try:
@@ -286,15 +335,6 @@ class Batcher:
             return
 
 
-def _not_serving(inputs: Mapping[str, Array], wanted: frozenset[str] | None) -> dict[str, Array]:
-    raise RuntimeError("a job was submitted before serve()")
-
-
-def _set_result(future: "asyncio.Future[Any]", result: Any) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _set_exception(future: "asyncio.Future[Any]", error: BaseException) -> None:
-    if not future.done():
-        future.set_exception(error)
+def _log_lost(error: Exception) -> None:
+    extra = {"exception": type(error).__name__, "frames": frames(error.__traceback__)}
+    log.error("an answer could not be given", extra=extra)

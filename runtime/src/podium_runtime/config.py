@@ -54,12 +54,18 @@ class Config:
     queue_max_length: int
     """Requests that may wait for the model."""
     max_body_bytes: int
+    max_tensor_elements: int
+    """Elements that one input tensor may have."""
+    max_streams: int
+    """Streamed answers under way at once, waiting ones included."""
     warmup_requests: int
     """Calls of the model before readiness; 0 skips the warm-up."""
     warmup_example: dict[str, Any] | None
     """Body of an infer request; None uses an input made up from the signature."""
     drain_seconds: float
     request_timeout_seconds: float
+    watchdog_seconds: float
+    """Seconds in one call of the model after which it is taken to hang and the process ends; 0 lets it hang."""
     threads: int
     """Size of native thread pools (OpenMP, BLAS, onnxruntime)."""
 
@@ -92,7 +98,8 @@ class _Reader:
     def config(self, needs_listen: bool) -> Config:
         self.only(
             "served", "modelPath", "manifestPath", "manifestDigest", "listen", "batch", "queue", "maxBodyBytes",
-            "warmup", "drainSeconds", "requestTimeoutSeconds", "threads",
+            "maxTensorElements", "maxStreams", "warmup", "drainSeconds", "requestTimeoutSeconds",
+            "watchdogSeconds", "threads",
         )  # fmt: skip
         served = self.child("served", required=True).only("name", "version", "workspace", "revision")
         batch = self.child("batch").only("maxSize", "maxDelayMs")
@@ -104,6 +111,7 @@ class _Reader:
         digest = self.text("manifestDigest")
         if not digest.startswith("sha256:") or len(digest) != 71:
             raise ConfigInvalid("manifestDigest: expected sha256:<64 hexadecimal digits>")
+        timeout = self.number("requestTimeoutSeconds", default=30, above=True)
         return Config(
             served=Served(
                 name=served.text("name"),
@@ -119,10 +127,13 @@ class _Reader:
             batch_max_delay_ms=batch.number("maxDelayMs", default=0),
             queue_max_length=queue.whole("maxLength", default=1024, least=1),
             max_body_bytes=self.whole("maxBodyBytes", default=16 * 1024 * 1024, least=1),
+            max_tensor_elements=self.whole("maxTensorElements", default=16 * 1024 * 1024, least=1),
+            max_streams=self.whole("maxStreams", default=16, least=1),
             warmup_requests=warmup.whole("requests", default=1, least=0),
             warmup_example=example,
             drain_seconds=self.number("drainSeconds", default=20),
-            request_timeout_seconds=self.number("requestTimeoutSeconds", default=30, above=True),
+            request_timeout_seconds=timeout,
+            watchdog_seconds=self.number("watchdogSeconds", default=max(2 * timeout, 30.0)),
             threads=self.whole("threads", default=1, least=1),
         )
 

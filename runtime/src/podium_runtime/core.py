@@ -1,20 +1,28 @@
 """The model server without any transport: metadata, readiness, inference.
 
-`http` is a thin skin over `Dataplane`; another protocol would be another skin. `loading` hands it the loaded model.
+`http` and `grpc` are thin skins over `Dataplane`; another protocol would be another skin. `loading` hands it the
+loaded model.
 """
 
+import asyncio
 import enum
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from podium_runtime import __version__
-from podium_runtime.batching import Batcher, Job
+from podium_runtime.batching import Batcher
 from podium_runtime.config import Served
-from podium_runtime.errors import NotReady, UnknownPath
-from podium_runtime.flavors.port import Model
+from podium_runtime.errors import InvalidInput, NotReady, RequestError, UnknownPath
+from podium_runtime.flavors.port import Model, Streaming
+from podium_runtime.jobs import Job, Outcome, Outputs, Stream
 from podium_runtime.messages import InferRequest, InferResponse
 from podium_runtime.signature import InputCheck, Signature
+
+EXTENSIONS = ("binary_tensor_data", "generate_stream")
+# Flavors whose libraries say that a prediction may be asked for from any thread. Of a class of the user's own, or of
+# whatever an MLflow model wraps, nobody knows.
+ANY_THREAD = frozenset({"lightgbm", "onnx", "sklearn", "xgboost"})
 
 
 class Phase(enum.Enum):
@@ -23,22 +31,29 @@ class Phase(enum.Enum):
     LOADING = "loading"
     READY = "ready"
     DRAINING = "draining"
+    HUNG = "hung"
 
 
 class Dataplane:
     """One revision of one model, as any protocol may ask for it. Used from one event loop."""
 
-    def __init__(self, served: Served, batcher: Batcher, request_timeout: float) -> None:
+    def __init__(
+        self, served: Served, batcher: Batcher, request_timeout: float, max_elements: int = 2**24
+    ) -> None:
         self.served = served
         self.phase = Phase.LOADING
         self._batcher = batcher
         self.request_timeout = request_timeout
-        """Seconds that one request may take."""
+        """Seconds that one request may take, and one event of a stream."""
+        self._max_elements = max_elements
         self._model: Model | None = None
         self._signature: Signature | None = None
         self._flavor = ""
         self._check = InputCheck(None)
         self._shares_calls = False
+        self._declared: Mapping[str, str] | None = None
+        self.streams = False
+        """Whether the model can answer piece by piece."""
 
     def adopt(self, model: Model, flavor: str, signature: Signature | None) -> None:
         """Take a loaded model. Requests are still refused until `open`."""
@@ -47,7 +62,13 @@ class Dataplane:
         self._signature = signature
         self._check = InputCheck(signature, model.columns)
         self._shares_calls = model.rows_independent
-        self._batcher.serve(model.predict)
+        if signature is not None:
+            self._declared = {
+                spec.name: spec.datatype for spec in signature.outputs if spec.datatype == "BF16"
+            }
+        self.streams = isinstance(model, Streaming)
+        stream = model.predict_stream if isinstance(model, Streaming) else None
+        self._batcher.serve(model.predict, any_thread=flavor in ANY_THREAD, stream=stream)
 
     def open(self) -> None:
         """Become ready, unless the replica drains already."""
@@ -58,17 +79,41 @@ class Dataplane:
         """Stop being ready. Requests that still arrive are answered."""
         self.phase = Phase.DRAINING
 
+    def hang(self) -> None:
+        """Stop being alive: the model does not come back from a call."""
+        self.phase = Phase.HUNG
+        self._batcher.refuse_all(NotReady("the model hangs; this replica is being replaced"))
+
+    def is_alive(self) -> bool:
+        return self.phase is not Phase.HUNG
+
     def is_ready(self) -> bool:
         return self.phase is Phase.READY
 
+    @property
+    def model(self) -> Model:
+        """The loaded model. Raises NotReady before it is there."""
+        if self._model is None:
+            raise NotReady("the model is still loading")
+        return self._model
+
+    @property
+    def signature(self) -> Signature | None:
+        """What the model takes and gives, None where that is not known."""
+        return self._signature
+
+    @property
+    def flavor(self) -> str:
+        """The flavor's name, empty before the model is loaded."""
+        return self._flavor
+
     def server_metadata(self) -> dict[str, Any]:
         """Return the server's name, version and protocol extensions."""
-        return {"name": "podium-runtime", "version": __version__, "extensions": []}
+        return {"name": "podium-runtime", "version": __version__, "extensions": list(EXTENSIONS)}
 
     def model_metadata(self) -> dict[str, Any]:
         """Return the model's metadata. Raises NotReady before the model is loaded."""
-        if self._model is None:
-            raise NotReady("the model is still loading")
+        model = self.model
         signature = self._signature.as_document() if self._signature else {"inputs": [], "outputs": []}
         return {
             "name": self.served.name,
@@ -76,7 +121,7 @@ class Dataplane:
             "platform": self._flavor,
             "inputs": signature["inputs"],
             "outputs": signature["outputs"],
-            "properties": dict(self._model.properties),
+            "properties": dict(model.properties),
         }
 
     def require(self, name: str, version: str | None) -> None:
@@ -89,46 +134,71 @@ class Dataplane:
             )
 
     def check(self, request: InferRequest) -> tuple[Mapping[str, Any], int, frozenset[str] | None]:
-        """Return checked (inputs, rows, wanted outputs). Raises InvalidInput."""
+        """Return checked (inputs, rows, wanted outputs). Raises InvalidInput, or NotReady before there is a model."""
+        if self._model is None or self.phase is Phase.LOADING:
+            raise NotReady("the model is still loading")
+        if self.phase is Phase.HUNG:
+            raise NotReady("the model hangs; this replica is being replaced")
+        for index, array in enumerate(request.inputs.values()):
+            if array.size > self._max_elements:
+                field = f"inputs[{index}].shape"
+                raise InvalidInput(field, f"at most {self._max_elements} elements", str(array.size))
         inputs, rows = self._check.check_inputs(request.inputs)
-        return inputs, rows, self._check.check_outputs(request.outputs)
+        wanted = self._check.check_outputs(request.outputs) if request.outputs else None
+        return inputs, rows, wanted
 
-    def submit(self, request: InferRequest, timeout: float | None = None) -> Job:
-        """Check and queue a request; await the job's future for the outputs, then call `respond`.
+    def submit(
+        self, request: InferRequest, answer: Callable[[Outcome], None], timeout: float | None = None
+    ) -> Job:
+        """Check and queue a request. `answer` is called with the outputs, for `respond`, or with a RequestError.
 
         `timeout` in seconds shortens the configured one. Raises InvalidInput, QueueFull or NotReady.
         """
-        if self._model is None or self.phase is Phase.LOADING:
-            raise NotReady("the model is still loading")
         inputs, rows, wanted = self.check(request)
         seconds = self.request_timeout if timeout is None else min(timeout, self.request_timeout)
-        return self._batcher.submit(
-            inputs, rows if self._shares_calls else 0, wanted, time.monotonic() + seconds
-        )
+        if not self._shares_calls:
+            rows = 0
+        return self._batcher.submit(inputs, rows, wanted, time.monotonic() + seconds, answer)
 
-    def abandon(self, job: Job) -> None:
-        """Drop a job whose client hung up, before it costs a prediction."""
-        self._batcher.abandon(job)
+    def stream(self, request: InferRequest, emit: Callable[[Outcome | None], None]) -> Stream:
+        """Check and queue a request for a streamed answer; `jobs.Stream` says how `emit` is called.
 
-    def respond(self, request: InferRequest, outputs: Mapping[str, Any]) -> InferResponse:
+        Raises UnknownPath where the model cannot stream, InvalidInput, QueueFull or NotReady.
+        """
+        inputs, _, _ = self.check(request)
+        if not self.streams:
+            raise UnknownPath(f"{self.served.name} answers in one piece: it has no predict_stream")
+        return self._batcher.submit_stream(inputs, self.request_timeout, emit)
+
+    def resume(self, stream: Stream) -> None:
+        """Ask for a stream's next event, once the one before has gone out."""
+        self._batcher.resume(stream)
+
+    def abandon(self, waiting: Job | Stream) -> None:
+        """Drop a request whose client hung up, before it costs a prediction."""
+        self._batcher.abandon(waiting)
+
+    def respond(self, request: InferRequest, outputs: Outputs) -> InferResponse:
         """Return the response for a request's outputs, only the wanted ones where some were named."""
         if request.outputs:
             outputs = {name: outputs[name] for name in request.outputs if name in outputs}
-        return InferResponse(self.served.name, self.served.version, outputs, request.id)
+        return InferResponse(self.served.name, self.served.version, outputs, request.id, self._declared)
 
-    async def infer(
-        self,
-        request: InferRequest,
-        timeout: float | None = None,
-        on_wait: Callable[[Job], None] | None = None,
-    ) -> InferResponse:
-        """Return the model's answer.
+    async def infer(self, request: InferRequest, timeout: float | None = None) -> InferResponse:
+        """Return the model's answer. Raises the errors under RequestError; cancelling it abandons the request."""
+        answered: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
 
-        `on_wait` is called once if the answer takes longer than a sweep of the queue (50 ms): the moment at
-        which a transport begins to watch whether its client is still there. Raises the errors under
-        RequestError.
-        """
-        job = self.submit(request, timeout)
-        if on_wait is not None:
-            job.on_wait = lambda: on_wait(job)
-        return self.respond(request, await job.future)
+        def answer(outcome: Outcome) -> None:
+            if answered.done():
+                return
+            if isinstance(outcome, RequestError):
+                answered.set_exception(outcome)
+            else:
+                answered.set_result(outcome)
+
+        job = self.submit(request, answer, timeout)
+        try:
+            return self.respond(request, await answered)
+        except asyncio.CancelledError:
+            self.abandon(job)
+            raise

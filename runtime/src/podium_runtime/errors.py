@@ -9,13 +9,14 @@
         ├── InvalidInput         the request is refused by the schema (names the field)
         ├── UnknownPath          no such model, version or path
         ├── BodyTooLarge         the body is over the limit
+        ├── TooSlow              the request did not arrive in time
         ├── QueueFull            too much is waiting already; trying again can help
         ├── NotReady             loading or draining; trying elsewhere can help
         ├── DeadlineExceeded     nobody waits for the answer any more
         ├── ClientGone           the caller hung up; nobody reads the answer
         └── ModelFailed          the model itself raised
 
-Raised everywhere in the package; `http` maps request errors to statuses, `__main__` maps start-up faults to
+Raised everywhere in the package; `http.statuses` maps request errors to statuses, `__main__` maps start-up faults to
 exit codes. Messages never carry input values: they name fields, types and shapes only.
 """
 
@@ -96,6 +97,15 @@ class BodyTooLarge(RequestError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body is larger than the limit of {limit} bytes")
+
+
+class TooSlow(RequestError):
+    """The caller took longer to send its request than a request may take."""
+
+    retryable = True
+
+    def __init__(self) -> None:
+        super().__init__("the request did not arrive in time")
 
 
 class QueueFull(RequestError):

@@ -69,5 +69,3 @@ def set_up_logging() -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
-    # Its own lines about starting and stopping would only repeat ours; its errors are kept.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)

@@ -1,12 +1,14 @@
 """What one replica counts, and its Prometheus text.
 
-`batching` and `http` count here; `http` serves the text at /metrics. Written out by hand because the model's
-environment should not have to carry a metrics library. Counters are touched from the event loop and from the
-model thread, but each single one from only one of them.
+`batching`, `calling` and `http` count here; `http` serves the text at /metrics. Written out by hand because the
+model's environment should not have to carry a metrics library. Counters are touched from the event loop and from the
+model thread, but never a single one by both at the same time.
 """
 
+import os
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from podium_runtime.config import Served
 
@@ -47,9 +49,12 @@ class Metrics:
         self.request_seconds = Histogram(SECONDS)
         self.batch_rows = Histogram(BATCH_ROWS)
         self.predict_seconds = Histogram(SECONDS)
+        self.event_seconds = Histogram(SECONDS)
         self.splits = 0
         """Failed batches that were split in halves."""
         self.queue_length: Callable[[], int] = lambda: 0
+        self.streams: Callable[[], int] = lambda: 0
+        self.connections: Callable[[], int] = lambda: 0
         self.ready: Callable[[], bool] = lambda: False
 
     def count_request(self, code: int, seconds: float) -> None:
@@ -73,22 +78,40 @@ class Metrics:
             ),
             ("batch_rows", self.batch_rows, "Rows per call of the model."),
             ("predict_seconds", self.predict_seconds, "Seconds per call of the model."),
+            ("event_seconds", self.event_seconds, "Seconds of the model per event of a streamed answer."),
         ):
             lines += _head(name, "histogram", words)
             lines += histogram.lines(f"podium_runtime_{name}", at)
-        for name, kind, value, words in (
-            ("batch_splits_total", "counter", self.splits, "Failed batches that were split in halves."),
-            ("queue_length", "gauge", self.queue_length(), "Requests waiting for the model."),
-            (
-                "ready",
-                "gauge",
-                int(self.ready()),
-                "1 once the model is loaded and warm, 0 before and while draining.",
-            ),
-        ):
+        for name, kind, value, words in self._single():
             lines += _head(name, kind, words)
             lines.append(f"podium_runtime_{name}{{{at}}} {value}")
         return ("\n".join(lines) + "\n").encode()
+
+    def _single(self) -> list[tuple[str, str, int, str]]:
+        ready = "1 once the model is loaded and warm, 0 before and while draining."
+        singles = [
+            ("batch_splits_total", "counter", self.splits, "Failed batches that were split in halves."),
+            ("queue_length", "gauge", self.queue_length(), "Requests waiting for the model."),
+            ("streams", "gauge", self.streams(), "Streamed answers under way."),
+            ("connections", "gauge", self.connections(), "Open HTTP connections."),
+            ("ready", "gauge", int(self.ready()), ready),
+        ]
+        memory = resident_bytes()
+        if memory is not None:
+            singles.append(("resident_memory_bytes", "gauge", memory, "Resident memory of this process."))
+        return singles
+
+
+_STATM = Path("/proc/self/statm")
+
+
+def resident_bytes() -> int | None:
+    """Return this process's resident memory in bytes; None where the system has no /proc to tell it."""
+    try:
+        pages = int(_STATM.read_text().split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _head(name: str, kind: str, words: str) -> list[str]:

@@ -14,38 +14,22 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Generator
-from types import FrameType
-from typing import Any
 
-import uvicorn
-
-from podium_runtime.batching import Batcher, Limits
+from podium_runtime.batching import Batcher
 from podium_runtime.config import Config, Listen
 from podium_runtime.core import Dataplane
 from podium_runtime.errors import ConfigInvalid, NotReady
-from podium_runtime.http import HttpApp
+from podium_runtime.http.listener import HttpServer
+from podium_runtime.jobs import Limits
 from podium_runtime.loading import load, warm_up
 from podium_runtime.metrics import Metrics
+from podium_runtime.watchdog import Watchdog
 
 BACKLOG = 4096
-# Longer than any proxy keeps its idle connections, so that it is never this side that closes one under a new request.
-KEEP_ALIVE_SECONDS = 4 * 3600
 # A connection that was silent for this long while draining is taken to have nothing under way.
 QUIET_SECONDS = 0.5
 
 log = logging.getLogger(__name__)
-
-
-class _Uvicorn(uvicorn.Server):
-    """uvicorn without its own signal handling, which would end the process by the signal instead of with 0."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        yield
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        raise AssertionError("signals are handled by Replica")
 
 
 def open_socket(listen: Listen) -> socket.socket:
@@ -100,31 +84,24 @@ class Replica:
         loop = asyncio.get_running_loop()
         self._config = config
         self._socket = sock
-        self._metrics = Metrics(config.served)
-        limits = Limits(config.batch_max_size, config.batch_max_delay_ms / 1000, config.queue_max_length)
-        self._batcher = Batcher(limits, self._metrics, loop)
-        self._core = Dataplane(config.served, self._batcher, config.request_timeout_seconds)
-        self._app = HttpApp(self._core, self._metrics, config.max_body_bytes)
-        self._metrics.ready = self._core.is_ready
-        settings: dict[str, Any] = {
-            "http": "httptools",
-            "ws": "none",
-            "lifespan": "off",
-            "interface": "asgi3",
-        }
-        quiet: dict[str, Any] = {
-            "log_config": None,
-            "access_log": False,
-            "server_header": False,
-            "date_header": False,
-        }
-        self._http = _Uvicorn(
-            uvicorn.Config(
-                self._app, **settings, **quiet,
-                proxy_headers=False, backlog=BACKLOG,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=1,
-            )
-        )  # fmt: skip
+        metrics = Metrics(config.served)
+        limits = Limits(
+            max_rows=config.batch_max_size,
+            max_delay=config.batch_max_delay_ms / 1000,
+            max_waiting=config.queue_max_length,
+            max_streams=config.max_streams,
+        )
+        self._batcher = Batcher(limits, metrics, loop)
+        self._core = Dataplane(
+            config.served, self._batcher, config.request_timeout_seconds, config.max_tensor_elements
+        )
+        self._http = HttpServer(self._core, metrics, config.max_body_bytes)
+        metrics.ready = self._core.is_ready
+        self._watchdog = Watchdog(
+            self._batcher.caller,
+            config.watchdog_seconds,
+            lambda: loop.call_soon_threadsafe(self._core.hang),
+        )
         self._stop = asyncio.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
@@ -134,23 +111,26 @@ class Replica:
 
         Raises DigestMismatch or ModelUnusable when the model cannot be served.
         """
-        serving = asyncio.create_task(self._http.serve(sockets=[self._socket]))
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(self._http.accept, sock=self._socket, backlog=BACKLOG)
+        self._http.watch(self._config.request_timeout_seconds)
         stopping = asyncio.create_task(self._stop.wait())
         opening = asyncio.create_task(self._open())
         log.info("listening", extra={"address": _address(self._socket), "pid": os.getpid()})
         try:
-            await asyncio.wait({serving, stopping, opening}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({stopping, opening}, return_when=asyncio.FIRST_COMPLETED)
             if opening.done() and not stopping.done():
                 opening.result()
-                await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if stopping.done():
-                await self._drain()
+                if self._config.watchdog_seconds:
+                    self._watchdog.start()
+                await stopping
+            await self._drain(server)
         finally:
-            self._http.should_exit = True
+            self._watchdog.stop()
             opening.cancel()
             stopping.cancel()
-            await asyncio.wait({serving})
-        serving.result()
+            server.close()
+            await self._http.close()
         return self._batcher.stop()
 
     async def _open(self) -> None:
@@ -165,10 +145,11 @@ class Replica:
             "ready", extra={"revision": self._config.served.revision, "flavor": loaded.flavor, **seconds}
         )
 
-    async def _drain(self) -> None:
+    async def _drain(self, server: asyncio.Server) -> None:
         """Answer what was received, then return; after drainSeconds refuse what is left."""
         started = time.monotonic()
         self._core.drain()
+        self._watchdog.stop()
         log.info(
             "draining",
             extra={"unanswered": self._batcher.unanswered(), "limit_seconds": self._config.drain_seconds},
@@ -178,22 +159,20 @@ class Replica:
             with contextlib.suppress(OSError):
                 os.unlink(self._config.listen.uds)
         await asyncio.sleep(0.01)
-        for server in self._http.servers:
-            server.close()
+        server.close()
         deadline = started + self._config.drain_seconds
-        while self._busy() and time.monotonic() < deadline:  # noqa: ASYNC110 - uvicorn has no event for it
+        while self._busy() and time.monotonic() < deadline:  # noqa: ASYNC110 - silence has no event
             await asyncio.sleep(0.01)
         left = self._batcher.refuse_all(NotReady("the replica stopped before the model answered"))
         if left:
             log.error("drain ended with requests unanswered", extra={"unanswered": left})
-            await asyncio.sleep(0.05)
         log.info("drained", extra={"seconds": round(time.monotonic() - started, 3)})
 
     def _busy(self) -> bool:
-        if self._app.active:
+        if self._http.active:
             return True
-        quiet = time.monotonic() - self._app.last_request > QUIET_SECONDS
-        return bool(self._http.server_state.connections) and not quiet
+        quiet = time.monotonic() - self._http.last_request > QUIET_SECONDS
+        return bool(self._http.connections) and not quiet
 
 
 def _address(sock: socket.socket) -> str:

@@ -47,7 +47,7 @@ def _integer(name: str, dtype: str) -> Datatype:
 
 
 def _floating(name: str, dtype: str, size: int) -> Datatype:
-    types = frozenset({int, float, type(None)})
+    types: frozenset[type] = frozenset({int, float, type(None)})
     return Datatype(name, np.dtype(dtype), types, "a number or null", size=size)
 
 
