@@ -150,6 +150,17 @@ def traffic(
     )  # fmt: skip
 
 
+def restarted(number: int, ready: int, *started: float) -> Revision:
+    """A revision whose replicas were started that many seconds ago, after others had ended."""
+    states = [
+        {"name": f"r{n}", "phase": "Ready", "address": f"unix:/{n}", "startedAt": at(-seconds)}
+        for n, seconds in enumerate(started)
+    ]
+    return revision(
+        number, replicas=states, readyReplicas=ready, restarts=len(started), wantedReplicas=len(started)
+    )
+
+
 def world(
     *windows: Window,
     candidate: Revision | int | None = 1,
@@ -180,3 +191,13 @@ def committed(before: Rollout, outcome: RolloutOutcome, version: int = LOADED_AT
     if moved and not status.loaded:
         status = status.model_copy(update={"weight_version": version})
     return before.model_copy(update={"status": status})
+
+
+BEFORE_LAST: dict[str, Any] = {"step": 0, "weight": 10}
+LAST: dict[str, Any] = {"step": 1, "weight": 50}
+BAD = traffic(50, (400, 80))
+GOOD = (traffic(10, (2000, 1), (18_000, 9)), traffic(50, (8000, 8), (8000, 8)))
+UNPROVEN = traffic(50, (1000, 100), (1000, 100))
+"""No worse than the other, as far as so few requests tell."""
+FEW = traffic(10, (40, 0))
+UNEVEN = traffic(50, (2000, 0), (8000, 0))

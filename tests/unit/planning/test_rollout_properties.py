@@ -1,0 +1,155 @@
+"""Whatever the world and the rollout look like: what no decision ever does, and that every one comes to rest."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podium.planning.rollouts import RolloutWorld, decide
+from podium.resources.kinds import Rollout
+from podium.resources.rollout import FINAL_PHASES
+from tests.unit.planning.worlds import (
+    BAD,
+    BEFORE_LAST,
+    BLUE_GREEN,
+    CANARY,
+    FEW,
+    GOOD,
+    LAST,
+    LOADED_AT,
+    NOW,
+    RECREATE,
+    UNEVEN,
+    UNPROVEN,
+    at,
+    committed,
+    gateway,
+    restarted,
+    rollout,
+    world,
+)  # fmt: skip
+
+WINDOWS = [[], [FEW], [BAD], [UNPROVEN], [UNEVEN], list(GOOD)]
+ready = st.sampled_from([None, 0, 1, 2])
+
+
+@st.composite
+def under_way(draw: st.DrawFn) -> Rollout:
+    strategy = draw(st.sampled_from([CANARY, BLUE_GREEN, RECREATE]))
+    phases = ["Pending", "Promoting", "RollingBack"]
+    phases += [] if strategy is RECREATE else ["Progressing", "Paused", "Held"]
+    phases += ["Observing"] if strategy is BLUE_GREEN else []
+    phase = draw(st.sampled_from(phases))
+    place = draw(st.sampled_from([BEFORE_LAST, LAST])) if strategy is CANARY else {"step": 0, "weight": 0}
+    weight = {"Promoting": 100, "Observing": 100, "RollingBack": 0}.get(phase, place["weight"])
+    wish = {
+        "paused": draw(st.booleans()),
+        "requested": draw(st.sampled_from([None, None, "promote", "abort"])),
+        "cause": draw(st.sampled_from(["apply", "rollback"])),
+    }
+    analysis = {"onInconclusive": draw(st.sampled_from(["hold", "promote", "rollback"]))}
+    if phase == "Pending":
+        return rollout(phase, {**strategy, "analysis": analysis}, spec=wish)
+    return rollout(
+        phase,
+        {**strategy, "analysis": analysis},
+        spec=wish,
+        step=place["step"],
+        weight=weight,
+        preview=strategy is BLUE_GREEN,
+        loaded=phase == "Observing" or draw(st.booleans()),
+        stepStartedAt=draw(st.sampled_from([NOW, at(-61), at(-7200)])),
+    )
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> RolloutWorld:
+    views = st.builds(
+        gateway,
+        st.integers(LOADED_AT - 1, LOADED_AT),
+        silent=st.sampled_from([0.0, 6.0]),
+        error=st.sampled_from(["", "", "", "refused"]),
+        error_version=st.just(LOADED_AT),
+    )
+    stable = draw(st.one_of(ready, st.just(restarted(1, 1, 5.0))))
+    return world(
+        *draw(st.sampled_from(WINDOWS)),
+        candidate=draw(ready),
+        stable=stable,
+        replicas=draw(st.sampled_from([0, 1, 1, 1])),
+        gateways=tuple(draw(st.lists(views, max_size=2))),
+        newer_wish=draw(st.booleans()),
+    )
+
+
+def alive(found: Any) -> bool:
+    return found is not None and found.status.ready_replicas > 0
+
+
+@given(under_way(), worlds())
+@settings(max_examples=150)
+def test_no_decision_moves_traffic_to_a_revision_that_is_not_ready(
+    before: Rollout, seen: RolloutWorld
+) -> None:
+    outcome = decide(before, seen)
+    if outcome.status.weight > before.status.weight:
+        assert alive(seen.candidate)
+    by_force = before.spec.requested == "abort" or any(view.error for view in seen.gateways)
+    if outcome.status.weight < before.status.weight and not by_force:
+        assert alive(seen.stable) or not alive(seen.candidate)
+
+
+@given(under_way(), worlds())
+@settings(max_examples=150)
+def test_one_world_moves_the_weight_at_most_once_and_then_the_rollout_rests(
+    before: Rollout, seen: RolloutWorld
+) -> None:
+    """A decision on its own outcome changes nothing before the gateways have loaded it."""
+    current, weights = before, [before.status.weight]
+    for turn in range(5):
+        outcome = decide(current, seen)
+        after = committed(current, outcome)
+        weights += [after.status.weight] if after.status.weight != weights[-1] else []
+        moved = (after.status.phase, after.status.step, after.status.loaded) != (
+            current.status.phase,
+            current.status.step,
+            current.status.loaded,
+        )
+        current = after
+        if turn and not moved and not outcome.events:
+            break
+    else:
+        pytest.fail(f"no rest: {weights}, {current.status.phase}")
+    assert len(weights) <= 2, weights
+
+
+@given(under_way(), worlds())
+@settings(max_examples=150)
+def test_a_pause_lets_traffic_go_back_only(before: Rollout, seen: RolloutWorld) -> None:
+    spec = before.spec.model_copy(update={"paused": True, "requested": None})
+    outcome = decide(before.model_copy(update={"spec": spec}), seen)
+    if before.status.phase in ("Pending", "Progressing", "Paused", "Held"):
+        assert outcome.status.weight <= before.status.weight
+        assert outcome.ended is None
+
+
+@given(under_way(), worlds())
+@settings(max_examples=150)
+def test_what_is_on_its_way_back_never_turns_around(before: Rollout, seen: RolloutWorld) -> None:
+    outcome = decide(before, seen)
+    if before.status.phase == "RollingBack":
+        assert outcome.status.phase in ("RollingBack", "RolledBack")
+        assert outcome.status.weight == 0
+    elif before.spec.requested == "abort":
+        assert (outcome.status.phase, outcome.status.weight) == ("RollingBack", 0)
+
+
+@given(under_way(), worlds())
+def test_who_waits_has_a_timer_unless_a_change_of_the_spec_is_what_it_waits_for(
+    before: Rollout, seen: RolloutWorld
+) -> None:
+    outcome = decide(before, seen)
+    if outcome.status.phase not in FINAL_PHASES and seen.replicas:
+        assert outcome.next_at is not None
+        assert outcome.next_at > seen.now
