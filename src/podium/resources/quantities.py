@@ -69,7 +69,7 @@ def parse_size(value: object) -> int:
     if isinstance(value, int):
         size = value
     elif isinstance(value, str) and re.fullmatch(_SIZE, value):
-        number = value.rstrip("kMGTi")
+        number = value.rstrip("".join(_SIZE_UNITS))
         # Decimal: 1.001k are 1001 bytes, and no float knows that. A part of a byte is left out.
         size = int(Decimal(number) * _SIZE_UNITS[value.removeprefix(number)])
     else:
