@@ -137,4 +137,4 @@ def test_a_database_whose_replicas_run_elsewhere_is_refused_until_it_is_taken_ov
     run(home, "down")
     taken = run(home, "up", "--detach", "--take-over", "--timeout", "2m")
     assert taken.returncode == 0, taken.stderr
-    assert "place.claim" in run(home, "audit", "-o", "json").stdout
+    assert "place.claim" in run(home, "audit", "-A", "-o", "json").stdout

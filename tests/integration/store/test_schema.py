@@ -15,6 +15,8 @@ from podium.store import Store
 from podium.store.tables import metadata
 from tests.integration.store.objects import ALICE, create, deployment, now
 
+LATEST = "0002"
+"""Podium's own newest migration."""
 # What a plugin or the next Podium would bring: a new column with data in it, a rebuilt table, a table of its own.
 NEXT = """
 import sqlalchemy as sa
@@ -37,7 +39,7 @@ def upgrade() -> None:
 """
 
 
-def migration(folder: Path, *, revision: str = "9001", down: str = "0001", more: str = "") -> Path:
+def migration(folder: Path, *, revision: str = "9001", down: str = LATEST, more: str = "") -> Path:
     folder.mkdir(exist_ok=True)
     (folder / f"{revision}_next.py").write_text(NEXT.format(revision=revision, down=down, more=more))
     return folder
@@ -64,7 +66,7 @@ def test_a_fresh_database_says_so_and_migrating_twice_is_once(database_url: str)
             create(store, deployment())
         assert caught.value.next_step is not None
         store.migrate()
-        assert store.schema_version() == "0001"
+        assert store.schema_version() == LATEST
         create(store, deployment())
         store.migrate()
         assert store.current_version() == 1
@@ -110,7 +112,7 @@ def test_a_migration_that_fails_changes_nothing(store: Store, database_url: str,
     try:
         with pytest.raises(ZeroDivisionError):
             broken.migrate()
-        assert broken.schema_version() == "0001"
+        assert broken.schema_version() == LATEST
         with pytest.raises((DBAPIError, Unavailable)):
             rows(broken, "SELECT zone FROM gateways")
         with broken.read() as snapshot:
