@@ -93,7 +93,7 @@ def _panel(
             'stroke-dasharray="5 4"/>'
         )
         words = "wished p99" if "Latency" in title else "proposed limit"
-        parts.append(_text(x0 + _PANEL_WIDTH, y - 5, words, anchor="end", colour=_LIMIT, size=11))
+        parts.append(_text(x0 + _PANEL_WIDTH, y + 14, words, anchor="end", colour=_LIMIT, size=11))
     for number, one in enumerate(series):
         line = " ".join(f"{x:.1f},{down(value):.1f}" for x, value in zip(across, one.values, strict=True))
         parts.append(f'<polyline points="{line}" fill="none" stroke="{one.colour}" stroke-width="2"/>')

@@ -84,7 +84,7 @@ def choose_batch(points: Sequence[ProfilePoint], p99_ms: float | None) -> tuple[
         return 1, "batches of one row: two larger ones would not fit into the wished latency"
     if chosen.rows == 1:
         return 1, "batches of one row: larger ones give no more rows per second"
-    gain = _rows_per_second(chosen) / _rows_per_second(single) if single.per_second else 0.0
+    gain = _rows_per_second(chosen) / _rows_per_second(single) if single.p50_ms else 0.0
     words = f"batches of {chosen.rows} rows give {gain:.1f} times the rows per second of single ones"
     if p99_ms is not None and len(fitting) < len(good):
         words += ", and two of them fit into the wished latency"
@@ -244,7 +244,8 @@ def _levelled_off(points: Sequence[ProfilePoint], throughput: Callable[[ProfileP
 
 
 def _rows_per_second(point: ProfilePoint) -> float:
-    return point.per_second * point.rows
+    """Over one connection, by the median: one slow answer among few must not decide about the batch."""
+    return 1000 * point.rows / point.p50_ms if point.p50_ms else 0.0
 
 
 def _requests_per_second(point: ProfilePoint) -> float:

@@ -188,7 +188,9 @@ class _Measuring:
                 batches = self._batches(driver, first, inputs, budget)
             max_batch, _ = profiles.choose_batch(batches, self.p99_ms)
             # A replica with the batch that is proposed: what is measured from here on is what is deployed.
+            paused = time.monotonic()
             with self._replica(prepared, max_batch) as replica:
+                self.started += time.monotonic() - paused
                 self._warm_up(driver, replica, inputs, budget)
                 load = self._load(driver, replica, inputs, budget)
                 checks = self._checks(driver, replica, inputs, load)
