@@ -63,6 +63,14 @@ test-crash: setup ## Kill the server at every write (needs strace)
 	@command -v strace >/dev/null || { echo 'make test-crash needs strace. Next: install it, or run make test, which does not.'; exit 1; }
 	@$(PYTEST) -m crash $(PYTEST_ARGS) tests
 
+.PHONY: test-conformance test-fuzz
+CLIENTS := .venv-clients-tritonclient/.made .venv-clients-kserve/.made
+test-conformance: setup $(CLIENTS) ## Every RPC and path of the inference protocol x our schema, tritonclient, kserve: a table
+	@$(PYTEST) $(PYTEST_ARGS) tests/conformance
+
+test-fuzz: setup ## Ten thousand malformed or hostile requests at one replica (ARGS="--cases N --seed N")
+	@$(PY) -m tests.integration.runtime.fuzz $(ARGS)
+
 # --- checks ----------------------------------------------------------------------------------------------------
 
 .PHONY: check check-format check-lint check-types check-imports check-links check-locks
@@ -93,15 +101,19 @@ format: setup ## Format, and mend what the linter can mend by itself
 
 # --- benchmarks ------------------------------------------------------------------------------------------------
 
-.PHONY: bench-canary bench-rollback bench-availability bench-scale bench-concurrency
+.PHONY: bench-canary bench-rollback bench-availability bench-scale bench-concurrency bench-runtime bench-soak
 bench-canary: setup ## False rollbacks and requests to detect, beside other rules (ARGS="--json FILE" as for every benchmark)
 bench-rollback: setup ## From the verdict to the last request that started on the bad revision
 bench-availability: setup ## Failed requests while things are rolled out, killed and upgraded
 bench-scale: setup ## 1,000 Deployments: apply, memory, idle CPU, weight flips
 bench-concurrency: setup ## Many writers on one Deployment, two servers on one PostgreSQL
 
-bench-canary bench-rollback bench-availability bench-scale bench-concurrency:
+bench-runtime: setup .venv-mlserver/.made ## The model server beside MLServer: requests/s, latencies (REST, gRPC, ONNX, 1 MB)
+bench-canary bench-rollback bench-availability bench-scale bench-concurrency bench-runtime:
 	@$(PY) -m benchmarks.$(@:bench-%=%) $(ARGS)
+
+bench-soak: setup ## Ten minutes at 70 % of capacity, then SIGTERM under load (ARGS="--seconds 20" for a short one)
+	@$(PY) -m benchmarks.runtime.soak $(ARGS)
 
 # --- upkeep ----------------------------------------------------------------------------------------------------
 
@@ -111,7 +123,7 @@ lock: $(STAMPS)/build ## Pin the requirements anew (network; ARGS=--upgrade take
 
 .PHONY: clean
 clean: ## Remove everything that make has made, .venv too
-	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis dist build $(dir $(RUNTIME_WHEEL))*.whl
+	rm -rf .venv .venv-* .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .schemathesis dist build $(dir $(RUNTIME_WHEEL))*.whl
 	find . -path ./.git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the chain of the set-up -----------------------------------------------------------------------------------
@@ -129,6 +141,11 @@ $(STAMPS)/build: requirements/build.txt | $(STAMPS)/venv
 
 $(STAMPS)/requirements: requirements/dev.txt $(STAMPS)/build
 	@$(STEP) 'requirements, pinned with hashes (over 1 GB on disk the first time)' tools/install_requirements.sh $<
+	@touch $@
+
+# Other people's servers and clients, each with versions of its own.
+.venv-%/.made: requirements/%.txt $(STAMPS)/requirements
+	@$(STEP) 'an environment for $*' tools/side_environment.sh .venv-$* $<
 	@touch $@
 
 # Editable, and the runtime too: tests import both. --no-deps: what they need is in the lock.

@@ -1,7 +1,7 @@
 """What is compared: REST with JSON, gRPC, an ONNX model, and a megabyte in one tensor.
 
 Called by `__main__`. Each section starts its servers, measures them in rounds and stops them. Calls `contestants`,
-`platform`, `models` and `rounds`.
+`deployed`, `models` and `rounds`.
 """
 
 import contextlib
@@ -11,9 +11,9 @@ from typing import Any
 
 from benchmarks.runtime import contestants, models
 from benchmarks.runtime.contestants import NAME, Server, Tuning
+from benchmarks.runtime.deployed import Deployed, deployed
 from benchmarks.runtime.load import Target, measure, write_requests
 from benchmarks.runtime.models import Trained
-from benchmarks.runtime.platform import Platform, platform
 from benchmarks.runtime.rounds import OURS, Bench, Entrant, Found, rows, run
 
 _REQUESTS = 256
@@ -98,7 +98,7 @@ def grpc(bench: Bench, tuned: Tuning) -> Outcome:
     trained = models.pipeline(bench.folder)
     with contextlib.ExitStack() as stack:
         bench.say("gRPC: starting Podium")
-        ours = stack.enter_context(platform(trained, bench.cores[0], bench.say))
+        ours = stack.enter_context(deployed(trained, bench.cores[0], bench.say))
         entrants = [Entrant(OURS, _grpc_of(trained, ours), models.labels_of_grpc)]
         for tuning in (AS_IT_COMES, tuned):
             server = stack.enter_context(contestants.mlserver(trained, bench.cores[0], tuning))
@@ -212,6 +212,6 @@ def _grpc_headers(authority: str) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _grpc_of(trained: Trained, ours: Platform) -> Target:
+def _grpc_of(trained: Trained, ours: Deployed) -> Target:
     headers = [*_grpc_headers(ours.address), *ours.grpc_headers]
     return Target("grpc", ours.address, _messages(trained), headers)

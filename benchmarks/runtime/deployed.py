@@ -22,7 +22,7 @@ from podium.demo.installation import Installation
 
 
 @dataclass(frozen=True)
-class Platform:
+class Deployed:
     """Where the gateway is, and what it wants to be told with a gRPC request."""
 
     address: str
@@ -31,7 +31,7 @@ class Platform:
 
 
 @contextlib.contextmanager
-def platform(trained: Trained, core: int | None, say: Callable[[str], object]) -> Iterator[Platform]:
+def deployed(trained: Trained, core: int | None, say: Callable[[str], object]) -> Iterator[Deployed]:
     """Podium with the model deployed under the name that the contestants use; stopped and removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="pb-", dir="/tmp"))
     installation = Installation(folder / "home")
@@ -48,7 +48,7 @@ def platform(trained: Trained, core: int | None, say: Callable[[str], object]) -
         address = urlsplit(installation.gateway).netloc
         token = installation.token
         headers = [("authorization", f"Bearer {token}"), ("podium-deployment", NAME)]
-        yield Platform(address, headers, token)
+        yield Deployed(address, headers, token)
     finally:
         try:
             installation.stop()
