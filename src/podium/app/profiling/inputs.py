@@ -73,7 +73,8 @@ def given(signature: Signature | None, rows: Sequence[Any] | None, inputs: Mappi
     found = inputs if rows is None else _columns(signature, rows)
     known = {spec.name: spec for spec in signature.inputs} if signature else {}
     # A model of one matrix may also be asked column by column: then none of the names is the matrix's.
-    if known and not known.keys().isdisjoint(found):
+    by_column = len(known) == 1 and known.keys().isdisjoint(found)
+    if known and not by_column:
         for name in found:
             if name not in known:
                 raise InvalidInput(
