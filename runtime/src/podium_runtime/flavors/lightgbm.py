@@ -63,6 +63,7 @@ class LightgbmModel:
     def infer_signature(self) -> Signature | None:
         """Return the inputs as the file tells them, and the output as a trial prediction of one row shows it."""
         columns = self.columns or ()
+        trial: dict[str, Array]
         if not self._categories:
             trial = {INPUT: np.zeros((1, len(columns)))}
             inputs: tuple[TensorSpec, ...] = (TensorSpec(INPUT, "FP64", (-1, len(columns))),)
