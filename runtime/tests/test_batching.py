@@ -287,3 +287,111 @@ def test_other_work_runs_in_the_model_thread_and_raises_there():
                 await made.run(lambda: 1 // 0)
 
     asyncio.run(main())
+
+
+async def made_quick(made, calls=8):
+    """Show the batcher that calls of one row are quick, as a replica's first requests do."""
+    for value in range(calls):
+        await submit(made, value).future
+
+
+class Threads(Gate):
+    """A gate that also records the thread of every call, and takes as long as it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.threads = []
+        self.seconds = 0.0
+
+    def __call__(self, inputs, wanted):
+        self.threads.append(threading.current_thread().name)
+        until = time.perf_counter() + self.seconds
+        while time.perf_counter() < until:
+            pass
+        return super().__call__(inputs, wanted)
+
+
+def test_a_quick_model_is_called_by_the_loop_with_all_that_came_in_one_turn():
+    async def main():
+        gate = Threads()
+        async with batcher(gate) as made:
+            made.serve(gate, any_thread=True)
+            await made_quick(made)
+            assert set(gate.threads) == {"model"}
+            gate.threads.clear()
+            gate.calls.clear()
+            assert (await submit(made, 5).future)["y"].tolist() == [[10.0]]
+            assert gate.threads == [threading.current_thread().name]
+            # Two rows were never measured: they go to the thread until they were.
+            for _ in range(9):
+                await asyncio.gather(*(asked.future for asked in (submit(made, 1), submit(made, 2))))
+            assert gate.calls[-1] == [1.0, 2.0]
+            assert gate.threads[-1] == threading.current_thread().name
+
+    asyncio.run(main())
+
+
+def test_a_model_that_turns_slow_goes_back_to_its_thread():
+    async def main():
+        gate = Threads()
+        async with batcher(gate) as made:
+            made.serve(gate, any_thread=True)
+            await made_quick(made)
+            gate.seconds = 0.02
+            await submit(made, 5).future
+            assert gate.threads[-1] == threading.current_thread().name
+            gate.seconds = 0.0
+            await made_quick(made, 20)
+            assert gate.threads[-1] == "model"  # for ten seconds, whatever it shows meanwhile
+
+    asyncio.run(main())
+
+
+def test_a_guilty_request_stands_alone_in_the_loop_too():
+    async def main():
+        gate = Threads()
+        async with batcher(gate) as made:
+            made.serve(gate, any_thread=True)
+            await made_quick(made)
+            gate.refuse = {3.0}
+            with pytest.raises(ModelFailed):
+                await submit(made, 3).future
+            assert gate.threads[-1] == threading.current_thread().name
+            asked = [submit(made, value) for value in range(1, 6)]
+            results = await asyncio.gather(*(one.future for one in asked), return_exceptions=True)
+            assert [isinstance(result, ModelFailed) for result in results] == [
+                False,
+                False,
+                True,
+                False,
+                False,
+            ]
+
+    asyncio.run(main())
+
+
+def test_a_model_of_one_thread_never_leaves_it():
+    async def main():
+        gate = Threads()
+        async with batcher(gate) as made:
+            await made_quick(made, 30)
+            assert set(gate.threads) == {"model"}
+
+    asyncio.run(main())
+
+
+def test_an_answer_that_raises_costs_its_neighbours_nothing():
+    async def main():
+        gate = Gate()
+        async with batcher(gate) as made:
+            await hold(made, gate)
+
+            def raising(outcome):
+                raise RuntimeError("nobody could write this")
+
+            made.submit({"x": np.ones((1, 1))}, 1, None, time.monotonic() + 30, raising)
+            fine = submit(made, 2)
+            gate.open.set()
+            assert (await fine.future)["y"].tolist() == [[4.0]]
+
+    asyncio.run(main())

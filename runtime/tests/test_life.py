@@ -295,6 +295,35 @@ def test_a_model_that_hangs_cannot_hold_the_drain(tmp_path):
         assert "requests unanswered" in replica.logged()
 
 
+def test_a_model_that_hangs_in_a_call_ends_the_process_with_5(tmp_path):
+    hanging = DOUBLE.replace(
+        "return", "import time\n        if (inputs['x'] == 7).any(): time.sleep(3600)\n        return"
+    )
+    with running(python_version(tmp_path, hanging, watchdogSeconds=0.5).write()) as replica:
+        assert replica.infer(x(1)).status == 200
+        with contextlib.closing(Connection(replica.address)) as connection:
+            connection.request("POST", "/v2/models/churn/infer", json.dumps(x(7)).encode())
+            answer = connection.getresponse()
+            assert answer.status == 503
+            assert "hangs" in answer.read().decode()
+            # The moments that are left before the end: alive for nobody any more.
+            with contextlib.suppress(OSError):
+                assert connection.ask("GET", "/v2/health/live").status == 503
+                assert connection.ask("GET", "/v2/health/ready").json()["phase"] == "hung"
+                assert connection.ask("POST", "/v2/models/churn/infer", x(1)).status == 503
+        assert replica.wait_end() == 5
+        assert (
+            replica.logged().splitlines()[-1].startswith("podium-runtime: the model was in one call for more")
+        )
+
+
+def test_without_a_watchdog_a_model_may_take_its_time(tmp_path):
+    slow = DOUBLE.replace("return", "import time\n        time.sleep(1)\n        return")
+    settings = {"watchdogSeconds": 0, "warmup": {"requests": 0}}
+    with running(python_version(tmp_path, slow, **settings).write()) as replica:
+        assert replica.infer(x(1)).status == 200
+
+
 def test_inspect_prints_one_line(tmp_path):
     code, document, _ = inspect(python_version(tmp_path, "print('hello')\n" + DOUBLE).write())
     assert code == 0

@@ -137,8 +137,8 @@ class Exchange:
         self.connection.write_all([self._head(status, kind, extra, length), *parts])
         self._over(status)
 
-    def refuse(self, error: errors.RequestError) -> None:
-        """Answer with an error in the form of the Open Inference Protocol."""
+    def refuse(self, error: errors.RequestError, content: bytes | None = None) -> None:
+        """Answer with an error; `content` is its body, None for the form of the Open Inference Protocol."""
         if self.answered:
             return
         extra = b""
@@ -146,7 +146,9 @@ class Exchange:
             extra = b"retry-after: %d\r\n" % error.retry_after
         if isinstance(error, errors.ModelFailed):
             self.connection.listener.log_failure("the model failed on a request", error.cause, self)
-        self.reply(status_of(error), orjson.dumps(error.as_body(), default=str), JSON, extra)
+        if content is None:
+            content = orjson.dumps(error.as_body(), default=str)
+        self.reply(status_of(error), content, JSON, extra)
 
     def fail(self, error: BaseException) -> None:
         """Answer for an error of our own."""

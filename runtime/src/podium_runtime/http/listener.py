@@ -12,7 +12,7 @@ import orjson
 
 from podium_runtime import errors
 from podium_runtime.core import Dataplane
-from podium_runtime.http import grpc_bridge, v2
+from podium_runtime.http import grpc_bridge, kserve_v1, mlflow, v2
 from podium_runtime.http.connection import Connection
 from podium_runtime.http.exchange import JSON, Exchange
 from podium_runtime.http.routes import Handler, Skin
@@ -48,6 +48,8 @@ class HttpServer:
         self._failures_logged = RateLimit(10)
         self._skins: tuple[Skin, ...] = (
             v2.OpenInference(core, metrics),
+            mlflow.Scoring(core),
+            kserve_v1.Predicting(core),
             grpc_bridge.Bridge(core),
         )
         self._exact: dict[tuple[bytes, bytes], Handler] = {
