@@ -128,6 +128,10 @@ class RuntimeSettings(Spec):
             return self
         if not self.command[0]:
             raise ValueError("command: expected a program first")
+        if "/" in self.command[0] and not self.command[0].startswith(("/", "{")):
+            raise ValueError(
+                "command: expected a name, an absolute path or one that begins with a placeholder"
+            )
         used = self._placeholders()
         if "fd" in used and (self.port is not None or "port" in used or extra_ports(used)):
             raise ValueError("command: expected either {fd} or a port, not both")
@@ -160,7 +164,8 @@ class CanaryStep(Spec):
     duration: Duration | None = None
     requests: Annotated[int, Field(ge=1, le=10**9)] | None = None
     max_duration: Duration | None = None
-    """Cap: past it without enough evidence the verdict is inconclusive. None: ten times `duration`, or 1h."""
+    """Cap: past it without enough evidence the verdict is inconclusive. None: ten times `duration` but at least a
+    minute, or 1h with `requests`."""
 
     @model_validator(mode="after")
     def _has_an_end(self) -> "CanaryStep":
@@ -289,6 +294,7 @@ class Analysis(Spec):
     min_requests: Annotated[int, Field(ge=1, le=10**9)] = 100
     """Candidate requests that a step needs before it can be passed (a step that asks for fewer needs those)."""
     on_inconclusive: Literal["hold", "promote", "rollback"] = "hold"
+    """At a step's cap: wait for a person or more traffic, pass the step (never without a request), or take it back."""
 
     @model_validator(mode="after")
     def _slow_is_defined(self) -> "Analysis":
