@@ -64,8 +64,7 @@ test-crash: setup ## Kill the server at every write (needs strace)
 	@$(PYTEST) -m crash $(PYTEST_ARGS) tests
 
 .PHONY: test-conformance test-fuzz
-CLIENTS := .venv-clients-tritonclient/.made .venv-clients-kserve/.made
-test-conformance: setup $(CLIENTS) ## Every RPC and path of the inference protocol x our schema, tritonclient, kserve: a table
+test-conformance: setup ## Every RPC and path of the inference protocol x our schema, tritonclient, kserve: a table
 	@$(PYTEST) $(PYTEST_ARGS) tests/conformance
 
 test-fuzz: setup ## Ten thousand malformed or hostile requests at one replica (ARGS="--cases N --seed N")

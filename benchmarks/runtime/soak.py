@@ -2,8 +2,8 @@
 
 The load is 70 % of the capacity that was measured just before. Shows the replica's memory over time, p99 per minute
 (per tenth of a shorter run) from the moment each request was due, and what became of the requests under way when the
-replica was told to stop. `steady` states which requests count. Exit status 1 when memory grows, p99 does not hold, or a request
-was lost.
+replica was told to stop. `steady` states which requests count. Exit status 1 when memory grows, p99 does not hold, or
+a request was lost.
 """
 
 import argparse
