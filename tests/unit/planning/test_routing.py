@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podium.planning.routing import WHOLE, plan_route
+from podium.planning.routing import WHOLE, ServerPaths, plan_route
 from podium.resources.deployment import DeploymentSpec, DeploymentStatus
 from podium.resources.kinds import KINDS
 from podium.resources.shape import Metadata, Resource
@@ -109,3 +109,26 @@ def test_what_is_being_deleted_takes_no_traffic_and_says_why() -> None:
     entry = plan_route(deployment(deletion_requested_at=NOW), {"d-00001": revision(1)}, None)
     assert entry.live == ()
     assert "deleted" in entry.unavailable
+
+
+@pytest.mark.parametrize(
+    ("runtime", "inside"),
+    [
+        ({"command": "serve"}, "/v2/models/d"),
+        ({"command": "serve", "modelName": "other"}, "/v2/models/other"),
+        ({"command": "serve", "protocol": "openai"}, ""),
+        ({"command": "serve", "protocol": "http", "readyPath": "/up"}, ""),
+    ],
+)
+def test_each_revision_has_the_paths_of_its_own_server(runtime: dict[str, Any], inside: str) -> None:
+    """Whatever the Deployment says now: a revision never changes."""
+    candidate = revision(2)
+    settings = type(candidate.spec.runtime).model_validate(runtime)
+    candidate = candidate.model_copy(update={"spec": candidate.spec.model_copy(update={"runtime": settings})})
+    revisions = {"d-00001": revision(1), "d-00002": candidate}
+    entry = plan_route(deployment(rollout="d-2"), revisions, rollout(20))
+    stable, moved = entry.live
+    assert stable.paths is None
+    assert moved.paths == ServerPaths("/v2/models/d", "2", inside)
+    whole = plan_route(deployment("d-00002"), revisions, None)
+    assert [arm.paths for arm in whole.arms] == [moved.paths, moved.paths]
