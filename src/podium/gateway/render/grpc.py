@@ -73,6 +73,7 @@ function envoy_on_request(handle)
   notes:set("{_NOTES}", "base", base)
   if headers:get("{DEPLOYMENT_HEADER}") == nil then notes:set("{_NOTES}", "guessed", true) end
   headers:replace(":path", base .. "/grpc")
+  handle:clearRouteCache()
 end
 
 local STATUSES = {{
@@ -202,6 +203,6 @@ def bridging() -> list[dict[str, Any]]:
 
 
 def _lua(name: str, code: str) -> dict[str, Any]:
-    # The route is the one of the path that the script settled it for, not that of the path it leaves behind.
+    # The scripts say when the route is to be looked for again: the path that the last one leaves behind is no route's.
     fields = {"default_source_code": {"inline_string": code}, "clear_route_cache": False}
     return {"name": name, "typed_config": typed("envoy.extensions.filters.http.lua.v3.Lua", **fields)}
