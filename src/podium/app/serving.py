@@ -224,7 +224,7 @@ def _listen(port: int) -> Iterator[socket.socket]:
         listener = socket.create_server((HOST, port), backlog=1024)
     except OSError as error:
         raise Refused(
-            f"port {port} cannot be listened on: {error.strerror}",
+            f"port {port} cannot be listened on: {os.strerror(error.errno or 0)}",
             next_step="choose another with --port; 0 takes any free one",
         ) from None
     with listener:

@@ -136,6 +136,7 @@ def _show_version(version: "ModelVersion") -> None:
         ("datasets", ", ".join(f"{item.name} (sha256:{item.sha256[:12]})" for item in manifest.datasets)),
         ("lineage", ", ".join(sorted(manifest.lineage))),
         ("checked", _checked(version)),
+        ("profile", _profiled(version)),
     ]
     for title, value in facts:
         if value:
@@ -160,6 +161,15 @@ def _checked(version: "ModelVersion") -> str:
         return ""
     words = {True: "intact", False: "damaged", None: "not all of it could be read"}[version.status.intact]
     return f"{words} at {clock(version.status.verified_at)}"
+
+
+def _profiled(version: "ModelVersion") -> str:
+    profile = version.status.profile
+    if profile is None:
+        return ""
+    carried = profile.proposal.sustained
+    words = f"one replica carries {carried:,.0f} requests/s" if carried else "no rate held"
+    return f"{words}, {size(profile.memory_peak)}; measured {clock(profile.measured_at)}"
 
 
 def diff(

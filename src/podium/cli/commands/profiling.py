@@ -18,6 +18,7 @@ from podium.cli.session import Session, command
 from podium.resources.errors import InvalidInput, Issue
 
 if TYPE_CHECKING:
+    from podium.resources.kinds import ModelVersion
     from podium.resources.profile import Profile, ProfilePoint
 
 _MAX_BYTES = 64 * 2**20
@@ -73,9 +74,6 @@ def profile(
 
     One replica is started and asked. The result is kept with the version; the next one takes its place.
     """
-    from podium.cli.commands.models import find_version
-
-    name, number = _reference(version)
     if plot is not None:
         _check_plot(plot)
     options: dict[str, Any] = {
@@ -84,22 +82,8 @@ def profile(
         **({} if p99 is None else {"p99": seconds_of(p99, "--p99")}),
         **({} if rows is None else _given(rows)),
     }  # fmt: skip
-    with session.client() as client:
-        found = find_version(client, name, number)
-        if kept:
-            measured = client.kept_profile(name, found.spec.version)
-        else:
-            with Activity(
-                f"profiling {name} version {found.spec.version}", quiet=not session.is_table
-            ) as activity:
-                after = client.profile(
-                    name,
-                    found.spec.version,
-                    progress=lambda progress: activity.say(progress.message),
-                    **options,
-                )
-            measured = after.status.profile or client.kept_profile(name, found.spec.version)
-    title = f"{name} version {found.spec.version}"
+    found, measured = _measure(session, _reference(version), None if kept else options)
+    title = f"{found.spec.model} version {found.spec.version}"
     if plot is not None:
         from podium.cli.plot import svg
 
@@ -108,6 +92,25 @@ def profile(
     document = {"name": found.metadata.name, "digest": found.spec.digest,
                 "profile": measured.model_dump(mode="json", by_alias=True)}  # fmt: skip
     emit(session, document, lambda: _show(title, measured))
+
+
+def _measure(
+    session: Session, reference: tuple[str, str], options: dict[str, Any] | None
+) -> "tuple[ModelVersion, Profile]":
+    """The version and its profile: measured now, or what is kept where there are no options."""
+    from podium.cli.commands.models import find_version
+
+    name, number = reference
+    with session.client() as client:
+        found = find_version(client, name, number)
+        number = found.spec.version
+        if options is None:
+            return found, client.kept_profile(name, number)
+        with Activity(f"profiling {name} version {number}", quiet=not session.is_table) as activity:
+            after = client.profile(
+                name, number, progress=lambda progress: activity.say(progress.message), **options
+            )
+        return found, after.status.profile or client.kept_profile(name, number)
 
 
 def _reference(text: str) -> tuple[str, str]:
