@@ -160,10 +160,10 @@ class Plant:
             else:
                 tx.replace(current.uid, spec=wish.spec, expected_version=None)
 
-    def push(self, number: int) -> None:
+    def push(self, number: int, flavor: Any = "sklearn") -> None:
         digit = f"{number:x}" * 64
         manifest = Manifest(
-            flavor=Flavor(name="sklearn", entry="m.pkl"),
+            flavor=Flavor(name=flavor, entry="m.pkl"),
             files=[FileEntry(path="m.pkl", size=1, sha256=digit[:64])],
             python="3.11",
             lock=LockReference(sha256="a" * 64),
