@@ -30,7 +30,7 @@ def load(folder: Path, entry: str, options: Mapping[str, Any], threads: int) -> 
     """Return the booster in the file `entry`, which predicts with `threads` threads."""
     import lightgbm
 
-    booster = lightgbm.Booster(model_file=str(folder / entry), params={"num_threads": threads})
+    booster = lightgbm.Booster(model_file=str(folder / entry))
     return LightgbmModel(booster, _infos(folder / entry), threads)
 
 

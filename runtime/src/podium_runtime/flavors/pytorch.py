@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from podium_runtime.errors import ModelUnusable
+from podium_runtime.flavors import torch_archive
 from podium_runtime.flavors.torch_tensors import datatype_name, named_outputs, prepare, to_numpy, to_torch
 from podium_runtime.signature import Signature, TensorSpec, parse_signature
 from podium_runtime.tensors import Array
@@ -34,6 +35,7 @@ def load(folder: Path, entry: str, options: Mapping[str, Any], threads: int) -> 
     torch = prepare(threads)
     path = folder / entry
     if form == "exported":
+        torch_archive.check(path)
         program = torch.export.load(path)
         return TorchModel(program.module(), _exported_call(program), _exported_signature(program), form)
     if form == "torchscript":
@@ -134,7 +136,9 @@ def _exported_call(program: Any) -> Call:
     torch.export names the graph's inputs after the arguments of forward, those by position first.
     """
     names = [str(name) for name in program.graph_signature.user_inputs]
-    arguments, keywords = program.call_spec.in_spec.children_specs
+    spec = program.call_spec.in_spec
+    # PyTorch 2.9 made the attribute a method.
+    arguments, keywords = spec.children() if hasattr(spec, "children") else spec.children_specs
     if arguments.num_leaves + len(keywords.context) != len(names):
         raise ModelUnusable(
             "pytorch: the program takes lists or dicts of tensors; export it with tensors alone"

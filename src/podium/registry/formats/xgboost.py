@@ -22,8 +22,8 @@ _JSON_START = re.compile(rb'\s*\{\s*"learner"\s*:')
 _JSON_VERSION = re.compile(rb'"version"\s*:\s*\[\s*(\d{1,4})\s*,\s*(\d{1,4})\s*,\s*(\d{1,4})\s*\]')
 # UBJSON (ubjson.org): `{`, then a key as its length (L and 8 bytes) and its text.
 _UBJ_START = b"{L" + (7).to_bytes(8, "big") + b"learner"
-# An array without a common type, each number with its own mark: i, U 1 byte; I 2; l 4; L 8.
-_UBJ_VERSION = b"L" + (7).to_bytes(8, "big") + b"version["
+# An array whose length may stand before it, each number with its own mark: i, U 1 byte; I 2; l 4; L 8.
+_UBJ_VERSION = re.compile(re.escape(b"L" + (7).to_bytes(8, "big") + b"version[") + rb"(?:#L.{8})?", re.DOTALL)
 _UBJ_SIZES = {b"i": 1, b"U": 1, b"I": 2, b"l": 4, b"L": 8}
 _NEXT = "load it with the XGBoost that wrote it and save it again with save_model('model.ubj')"
 
@@ -74,10 +74,10 @@ class XgboostFile:
 
 
 def _ubj_version(end: bytes) -> str | None:
-    at = end.rfind(_UBJ_VERSION)
-    if at < 0:
+    found = list(_UBJ_VERSION.finditer(end))
+    if not found:
         return None
-    at += len(_UBJ_VERSION)
+    at = found[-1].end()
     numbers = []
     for _ in range(3):
         size = _UBJ_SIZES.get(end[at : at + 1])
