@@ -91,8 +91,10 @@ def _goal(words: str, found: float, most: float) -> dict[str, Any]:
     }
 
 
-def soak(seconds: float, windows: int, say: Callable[[str], object]) -> Soak:
-    """Measure capacity, load the replica for `seconds`, stop it under load."""
+def soak(
+    seconds: float, windows: int, say: Callable[[str], object], ending: signal.Signals = signal.SIGTERM
+) -> Soak:
+    """Measure capacity, load the replica for `seconds`, end it under load."""
     with tempfile.TemporaryDirectory(prefix="pbs-", dir="/tmp") as made:
         folder = Path(made)
         trained = models.pipeline(folder)
@@ -111,7 +113,7 @@ def soak(seconds: float, windows: int, say: Callable[[str], object]) -> Soak:
             )
             wish = plan(target, file, client_core) | {
                 "rate": SHARE * capacity, "connections": _CONNECTIONS, "seconds": seconds + _AFTER,
-                "windows": windows, "span": seconds,
+                "windows": windows, "span": seconds, "ending": ending,
             }  # fmt: skip
             return _load(server, wish, Soak(capacity, SHARE * capacity, {}, 0.0), say)
 
@@ -131,9 +133,9 @@ def _load(server: Server, wish: dict[str, Any], found: Soak, say: Callable[[str]
             found.memory.append(resident(server.process.pid))
             say(f"{found.rate:.0f} requests/s, {end - now:.0f} s to go, {found.memory[-1] / 2**20:.1f} MiB")
             time.sleep(min(0.5, end - now))
-        say("SIGTERM under load")
+        say("ending it under load")
         found.told_to_stop = time.monotonic()
-        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(wish["ending"])
         output, _ = stream.communicate(timeout=_AFTER + 30)
         found.stream = json.loads(output)
         found.exit_code = server.process.wait(_AFTER)

@@ -260,9 +260,11 @@ def content_types(chance: random.Random) -> Case:
     body = json.dumps(valid(chance)).encode()
     pick = chance.randrange(4)
     if pick == 0:
-        return Case("content types", post(gzip.compress(body), content_encoding="gzip"), refused=True)
+        return Case(
+            "content types", post(gzip.compress(body, mtime=0), content_encoding="gzip"), refused=True
+        )
     if pick == 1:
-        return Case("content types", post(gzip.compress(body)), refused=True)
+        return Case("content types", post(gzip.compress(body, mtime=0)), refused=True)
     if pick == 2:
         form = b'--b\r\ncontent-disposition: form-data; name="f"\r\n\r\n1\r\n--b--\r\n'
         return Case("content types", post(form, content_type="multipart/form-data; boundary=b"), refused=True)
