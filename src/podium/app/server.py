@@ -68,7 +68,7 @@ def run(settings: Settings) -> None:
         )
         checkout = Checkout(settings.home / "checkouts", blobs)
         preparing = Preparing(blobs, checkout, environments)
-        target = ProcessTarget(settings.home / "replicas", settings.sockets)
+        target = ProcessTarget(settings.home / "replicas", settings.sockets, settings.program_folders)
         profiler = _profiler(settings, store, preparing, blobs, digest)
         services = Services(
             store=store,

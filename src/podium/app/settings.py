@@ -50,6 +50,9 @@ class Settings:
     """MLflow stores and servers that models may be imported from (PODIUM_IMPORT_FROM, separated by blanks; else
     MLFLOW_TRACKING_URI; `any`: whatever a caller names). None: `any` as long as only this machine can reach the API,
     nothing otherwise."""
+    program_folders: tuple[Path, ...] = ()
+    """Folders whose programs a Deployment's command may run (PODIUM_PROGRAM_FOLDERS, separated by ':'), beside those of
+    its own environment and of the system: where Triton is installed, for one. All below them can be read, too."""
     migrations: tuple[Path, ...] = field(default=())
     """Further folders of migrations (PODIUM_MIGRATIONS, separated by ':'), for extensions with tables of their own."""
 
@@ -153,6 +156,7 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
         values["import_from"] = tuple(sources.split())
     if environ.get("PODIUM_MIGRATIONS"):
         values["migrations"] = tuple(Path(part) for part in environ["PODIUM_MIGRATIONS"].split(":") if part)
+    values["program_folders"] = _program_folders(environ.get("PODIUM_PROGRAM_FOLDERS", ""), home)
     settings = Settings(**{**values, **given})  # type: ignore[arg-type]
     if not settings.gateway_tokens and settings.is_public:
         raise Refused(
@@ -161,6 +165,20 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
             next_step="turn tokens on, or listen on 127.0.0.1",
         )
     return settings
+
+
+def _program_folders(text: str, home: Path) -> tuple[Path, ...]:
+    """Whoever may deploy can read them, so none of them may hold Podium's own home, or be a part of it."""
+    folders = tuple(Path(part) for part in text.split(":") if part)
+    own = home.resolve()
+    for folder in folders:
+        real = folder.resolve()
+        if not folder.is_absolute():
+            raise InvalidInput(Issue("PODIUM_PROGRAM_FOLDERS", f"{folder}: expected an absolute path"))
+        if own.is_relative_to(real) or real.is_relative_to(own):
+            words = f"{folder}: expected a folder apart from {home}, where Podium keeps its secrets"
+            raise InvalidInput(Issue("PODIUM_PROGRAM_FOLDERS", words))
+    return folders
 
 
 def _number(variable: str, text: str, highest: int) -> int:

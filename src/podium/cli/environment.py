@@ -11,11 +11,21 @@ SERVER_VARIABLES = (
     "PODIUM_GATEWAY_NAME",
     "PODIUM_GATEWAY_TOKENS",
     "PODIUM_ENVIRONMENTS_LIMIT",
+    "PODIUM_PROGRAM_FOLDERS",
     "PODIUM_WORKERS",
     "PODIUM_IMPORT_FROM",
     "PODIUM_MIGRATIONS",
 )
 CLIENT_VARIABLES = ("PODIUM_HOME", "PODIUM_URL", "PODIUM_TOKEN", "PODIUM_GATEWAY_URL")
-INTERNAL_VARIABLES = ("PODIUM_PROCESS_TOKEN",)
-"""Set by Podium for its own processes, never by a person."""
+INTERNAL_VARIABLES = (
+    "PODIUM_PROCESS_TOKEN",
+    # What a server of the user's choice is told: docs/other-servers.md.
+    "PODIUM_FD",
+    "PODIUM_HOST",
+    "PODIUM_MODEL",
+    "PODIUM_NAME",
+    "PODIUM_PORT",
+    "PODIUM_VERSION",
+)
+"""Set by Podium for the processes that it starts, never by a person."""
 KNOWN = frozenset(SERVER_VARIABLES + CLIENT_VARIABLES + INTERNAL_VARIABLES)

@@ -19,6 +19,7 @@ from podium.resources.deployment import RuntimeSettings, SandboxSettings
 from podium.resources.errors import Refused
 from podium.resources.manifest import FileEntry, Flavor, LockReference, Manifest
 from podium.targets.port import ReplicaObservation, ReplicaWish
+from podium.targets.process import ProcessTarget
 from podium.targets.process.checked_start import DAMAGED
 from podium.targets.process.ports import FIRST, LAST
 
@@ -260,3 +261,20 @@ def test_a_fixed_port_serves_one_replica(served: Yard, strangers: list[Stranger]
     other = strangers[0].listener.getsockname()[1]
     with pytest.raises(Refused, match=f"{other} is taken by another program"):
         target.start(wish(served, 3, port=other))
+
+
+def test_a_program_of_another_folder_runs_where_the_operator_says_so(served: Yard, tmp_path: Path) -> None:
+    tool = tmp_path / "tools" / "bin" / "serve"
+    tool.parent.mkdir(parents=True)
+    tool.write_text('#!/bin/sh\nexec "$@"\n')
+    tool.chmod(0o755)
+    command = [str(tool), *COMMAND, "--port", "{port}"]
+    target = served.target()
+    target.start(wish(served, 1, command=command))
+    if LEVEL != "none":
+        assert served.reaches(target, "Exited").exit_code == 126
+        target.forget("churn-00001-1")
+    target = ProcessTarget(served.root, served.sockets, [tmp_path / "tools"])
+    served.targets.append(target)
+    target.start(wish(served, 2, command=command))
+    served.reaches(target, "Ready")

@@ -30,12 +30,24 @@ def test_the_command_line_wins_over_the_environment(tmp_path: Path) -> None:
         ("PODIUM_ENVIRONMENTS_LIMIT", "lots"),
         ("PODIUM_GATEWAY_TOKENS", "maybe"),
         ("PODIUM_WORKERS", "-1"),
+        ("PODIUM_PROGRAM_FOLDERS", "opt/triton"),
+        ("PODIUM_PROGRAM_FOLDERS", "/opt:/"),
     ],
 )
 def test_a_bad_value_names_its_variable(variable: str, value: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         read_settings({variable: value})
     assert caught.value.issues[0].field == variable
+
+
+def test_programs_come_from_folders_apart_from_podiums_own(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    given = {"PODIUM_HOME": str(home), "PODIUM_PROGRAM_FOLDERS": f"/opt/tritonserver:{tmp_path / 'tools'}"}
+    assert read_settings(given).program_folders == (Path("/opt/tritonserver"), tmp_path / "tools")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for wrong in (home, home / "keys", tmp_path, tmp_path / "link"):
+        with pytest.raises(InvalidInput, match=r"PODIUM_PROGRAM_FOLDERS: .* apart from"):
+            read_settings(given | {"PODIUM_PROGRAM_FOLDERS": str(wrong)})
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org"])

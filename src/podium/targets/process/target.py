@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,12 +37,13 @@ _LAST_MOMENT_SECONDS = 2.0
 
 
 class ProcessTarget:
-    """Replicas under `root`; their sockets in `sockets`, a short folder that only this user may enter.
+    """Replicas under `root`; their sockets in `sockets`, a short folder that only this user may enter. `programs`:
+    folders whose programs commands may run beside those of their environment and of the system.
 
     Safe for threads. Raises Refused where `sockets` belongs to somebody else.
     """
 
-    def __init__(self, root: Path, sockets: Path) -> None:
+    def __init__(self, root: Path, sockets: Path, programs: Sequence[Path] = ()) -> None:
         self._replicas = Replicas(root, sockets)
         self._exits = ExitWatcher("replica-exits")
         self._callback: Callable[[str], None] | None = None
@@ -49,6 +51,7 @@ class ProcessTarget:
         self._silent_since: dict[ProcessIdentity, float] = {}
         self._looked_at: dict[ProcessIdentity, float] = {}
         self._ports = Ports(sockets)
+        self._programs = tuple(programs)
         self._lock = threading.Lock()
 
     def start(self, wish: ReplicaWish) -> ReplicaObservation:
@@ -82,7 +85,10 @@ class ProcessTarget:
         if wish.spec.resources.pin_cpus:
             taken = list(bound_processors(self._replicas.all()))
             cpus = choose_processors(wish.spec.resources.cpus, os.sched_getaffinity(0), taken)
-        supervision.prepare(folder, program(wish, folder, socket, cpus, ports))
+        made = program(wish, folder, socket, cpus, ports)
+        if runtime.command is not None:
+            made = replace(made, box=replace(made.box, run=(*made.box.run, *self._programs)))
+        supervision.prepare(folder, made)
 
     def _choose_ports(self, wish: ReplicaWish, folder: Path) -> dict[str, int]:
         """Free ones, and none that another replica has, also one that has ended: it may still be in the routes."""
