@@ -168,9 +168,9 @@ class Batcher:
                 for job in batch:
                     self._hand_over(job)
                 continue
-            started = time.perf_counter()
+            started, processor = time.perf_counter(), time.thread_time()
             answers = self.caller.answer(batch, self._answer)
-            self._pace.in_loop(rows, time.perf_counter() - started)
+            self._pace.in_loop(rows, time.perf_counter() - started, time.thread_time() - processor)
             self._answer(answers)
 
     def _compatible(self, jobs: Sequence[Job], place: int) -> tuple[Sequence[Job], int]:

@@ -17,8 +17,8 @@ from podium_runtime.tensors import Array
 
 Answers = list[tuple[Job, Outcome]]
 
-QUICK_SECONDS = 0.001
-"""A call that takes less may run in the event loop; the hand-over to a thread and back costs about a tenth of it."""
+QUICK_SECONDS = 0.002
+"""A call that takes less may run in the event loop; the hand-over to a thread and back costs about 0.1 ms."""
 _MEASURED = 8
 _BAN_SECONDS = 10.0
 
@@ -147,8 +147,9 @@ class Pace:
 
     Calls in the model's thread qualify a size (in powers of two) once the quickest of the last eight took less than
     QUICK_SECONDS: the quickest, because under load that thread also waits for the interpreter. Calls in the event
-    loop are not disturbed, so there each one counts: three slow ones in a row, or one that took ten times as long,
-    send this size back to the thread for ten seconds.
+    loop that took processor time beyond that, or ten times as long on the clock (a busy machine takes a processor
+    away now and then), are slow: three in a row, or one with ten times the processor time, send this size back to
+    the thread for ten seconds.
     """
 
     def __init__(self) -> None:
@@ -169,14 +170,14 @@ class Pace:
         if len(recent) == _MEASURED and min(recent) < QUICK_SECONDS and time.monotonic() >= size.banned_until:
             size.quick = True
 
-    def in_loop(self, rows: int, seconds: float) -> None:
-        """Note a call that ran in the event loop."""
+    def in_loop(self, rows: int, seconds: float, processor: float) -> None:
+        """Note a call that ran in the event loop: seconds on the clock, and seconds of the processor."""
         size = self._sizes[rows.bit_length()]
-        if seconds < QUICK_SECONDS:
+        if processor < QUICK_SECONDS and seconds < 10 * QUICK_SECONDS:
             size.slow = 0
             return
         size.slow += 1
-        if size.slow >= 3 or seconds >= 10 * QUICK_SECONDS:
+        if size.slow >= 3 or processor >= 10 * QUICK_SECONDS:
             size.quick, size.slow = False, 0
             size.banned_until = time.monotonic() + _BAN_SECONDS
             size.recent.clear()
