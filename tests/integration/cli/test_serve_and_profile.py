@@ -41,7 +41,7 @@ def place() -> Iterator[Path]:
     data = load_wine()
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(data.data, data.target)
     (folder / "Wine v1.pkl").write_bytes(pickle.dumps(model))
-    (folder / "notes.txt").write_text("no model")
+    (folder / "notes.md").write_text("no model")
     (folder / "rows.json").write_text(json.dumps(data.data[:40].tolist()))
     try:
         yield folder
@@ -157,7 +157,7 @@ def test_the_model_server_goes_with_whoever_started_it(place: Path) -> None:
     ("arguments", "words"),
     [
         (["nosuch.pkl"], "PATH: "),
-        (["notes.txt"], "no known model in notes.txt"),
+        (["notes.md"], "no known model in notes.md"),
         (["Wine v1.pkl", "--name", "Not A Name"], "--name: expected 1 to 53"),
         (["Wine v1.pkl", "--python", "2.7"], "python: expected a Python version"),
         (["Wine v1.pkl", "--flavor", "magic"], "flavor: "),
@@ -207,8 +207,11 @@ def test_a_profile_end_to_end(pushed: Path) -> None:
     assert measured["inputs"] == "given"
     assert measured["seconds"] < 6 + 10
     assert measured["packages"][0].startswith("scikit-learn==")
-    assert [point["rows"] for point in measured["batches"]][:2] == [1, 2]
-    assert [point["connections"] for point in measured["load"]][:2] == [1, 2]
+    # How far they go depends on how busy the machine is.
+    for series, axis in (("batches", "rows"), ("load", "connections")):
+        places = [point[axis] for point in measured[series]]
+        assert places == [2**number for number in range(len(places))]
+        assert places
     for point in [*measured["batches"], *measured["load"], *measured["checks"]]:
         assert point["failed"] == 0
         assert 0 < point["p50Ms"] <= point["p99Ms"] <= point["maxMs"]
