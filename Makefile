@@ -61,7 +61,7 @@ test-unit: setup ## The quick ones: unit and runtime
 .PHONY: test-crash
 test-crash: setup ## Kill the server at every write (needs strace)
 	@command -v strace >/dev/null || { echo 'make test-crash needs strace. Next: install it, or run make test, which does not.'; exit 1; }
-	@$(PYTEST) -m crash $(PYTEST_ARGS) tests
+	@$(PYTEST) -m crash -rP $(PYTEST_ARGS) tests/chaos
 
 .PHONY: test-conformance test-fuzz
 test-conformance: setup ## Every RPC and path of the inference protocol x our schema, tritonclient, kserve: a table
