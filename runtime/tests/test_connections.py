@@ -19,6 +19,8 @@ class Model:
                  "outputs": [{"name": "y", "datatype": "FP64", "shape": [-1]}]}
     def predict(self, inputs):
         x = inputs["x"]
+        if (x == 9).any():
+            raise ValueError("no nines")
         if (x == 8).any():
             return np.arange(2_000_000, dtype=float)
         if (x == 7).any():
@@ -300,6 +302,25 @@ def test_the_trace_comes_back_and_into_the_log(replica):
     assert (answer.headers["traceparent"], answer.headers["x-request-id"]) == (trace, "r-1")
     for bad in ("x", trace[:-1], trace + "\tsomething"):
         assert "traceparent" not in replica.infer(body(1), {"traceparent": bad}).headers
+
+
+def test_a_failure_is_logged_with_what_ties_it_to_other_logs(replica):
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    headers = {"traceparent": trace, "x-request-id": 'a"quote'}
+    assert replica.infer(body(9), headers).status == 500
+    found = [line for line in replica.log_lines() if line.get("request_id") == 'a"quote']
+    assert [(line["traceparent"], line["exception"]) for line in found] == [(trace, "ValueError")]
+
+
+def test_calls_of_grpc_reach_their_own_skin(replica):
+    service = "/inference.GRPCInferenceService"
+    live = replica.ask("POST", f"{service}/ServerLive", b"", {"grpc-timeout": "100m"})
+    assert (live.status, live.body) == (200, b"\x08\x01")
+    assert live.headers["content-type"] == "application/x-protobuf"
+    unknown = replica.ask("POST", f"{service}/Nothing", b"")
+    assert (unknown.status, unknown.headers["x-grpc-status"]) == (404, "12")
+    large = replica.ask("POST", f"{service}/ModelInfer", b" " * (LIMIT + 1))
+    assert (large.status, large.headers["x-grpc-status"]) == (413, "8")
 
 
 def test_memory_and_connections_are_in_the_metrics(replica):

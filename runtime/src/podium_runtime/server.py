@@ -7,6 +7,7 @@ close`, then the process ends.
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -139,6 +140,9 @@ class Replica:
         self._core.adopt(loaded.model, loaded.flavor, loaded.signature)
         loading = time.monotonic() - started
         await self._batcher.run(lambda: warm_up(self._config, loaded))
+        # What is loaded stays: without this, every full garbage collection would walk over all of it under requests.
+        gc.collect()
+        gc.freeze()
         self._core.open()
         seconds = {"load_seconds": round(loading, 3), "total_seconds": round(time.monotonic() - started, 3)}
         log.info(

@@ -196,7 +196,7 @@ class Connection(asyncio.Protocol):
     def _serve(self, exchange: Exchange) -> None:
         self._serving = exchange
         if exchange.early is not None:
-            exchange.refuse(exchange.early)
+            self.listener.refuse(exchange, exchange.early)
         else:
             self.listener.dispatch(exchange)
 

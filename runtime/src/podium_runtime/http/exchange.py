@@ -215,6 +215,7 @@ class Exchange:
             return
         if self.inference:
             self.connection.listener.metrics.count_request(499, time.monotonic() - self.begun)
+        on_gone = self.on_gone
         self.connection.listener.release(self)
-        if self.on_gone is not None:
-            self.on_gone()
+        if on_gone is not None:
+            on_gone()

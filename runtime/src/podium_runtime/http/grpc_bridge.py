@@ -8,11 +8,14 @@ import asyncio
 import re
 from collections.abc import Iterable
 
+from podium_runtime import errors
 from podium_runtime.core import Dataplane
 from podium_runtime.http.exchange import Exchange
 from podium_runtime.http.routes import Route
+from podium_runtime.http.statuses import Malformed
 
 SERVICE = "inference.GRPCInferenceService"
+PREFIX = f"/{SERVICE}/".encode()
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 
@@ -50,14 +53,28 @@ class Bridge:
         except Exception as error:
             exchange.fail(error)
             return
-        kind = b"application/x-protobuf"
-        lines = b""
-        for name, value in headers:
-            if name.lower() == b"content-type":
-                kind = value
-            elif b"\r" not in value and b"\n" not in value:
-                lines += b"%b: %b\r\n" % (name, value)
-        exchange.reply(status, content, kind, lines)
+        _reply(exchange, status, headers, content)
+
+
+def refuse(exchange: Exchange, error: errors.RequestError) -> None:
+    """Answer a call that was refused before its message had come."""
+    from podium_runtime.grpc import skin
+
+    if isinstance(error, Malformed):
+        exchange.refuse(error)
+    else:
+        _reply(exchange, *skin.refusal(error))
+
+
+def _reply(exchange: Exchange, status: int, headers: list[tuple[bytes, bytes]], content: bytes) -> None:
+    kind = b"application/x-protobuf"
+    lines = b""
+    for name, value in headers:
+        if name == b"content-type":
+            kind = value
+        elif b"\r" not in value and b"\n" not in value:
+            lines += b"%b: %b\r\n" % (name, value)
+    exchange.reply(status, content, kind, lines)
 
 
 def _timeout(exchange: Exchange) -> float | None:

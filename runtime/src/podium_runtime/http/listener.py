@@ -76,6 +76,13 @@ class HttpServer:
         except Exception as error:
             exchange.fail(error)
 
+    def refuse(self, exchange: Exchange, error: errors.RequestError) -> None:
+        """Answer a request that no skin gets to see, in the form that its caller understands."""
+        if exchange.target.startswith(grpc_bridge.PREFIX):
+            grpc_bridge.refuse(exchange, error)
+        else:
+            exchange.refuse(error)
+
     def _find(self, exchange: Exchange) -> Handler:
         """Return what answers a request. Raises UnknownPath."""
         parts = [unquote(part) for part in exchange.path().decode("ascii", "replace").split("/")[1:]]
@@ -115,6 +122,8 @@ class HttpServer:
     def release(self, exchange: Exchange) -> None:
         """Note that a request is answered, or will never be."""
         exchange.answered = True
+        # A request that waits and its job hold each other: let go, so that no garbage collection is needed for it.
+        exchange.on_gone = exchange.on_writable = None
         self.active -= 1
         self.room += exchange.held
         exchange.held = 0
