@@ -477,7 +477,7 @@ def test_an_event_that_takes_too_long_ends_the_stream(streaming, tmp_path):
 def test_a_client_that_hangs_up_stops_the_stream(streaming):
     with stream(streaming, asked("slow", 100_000)) as response:
         next(events(response))
-    streaming.wait_for(streaming.ended.exists)
+    streaming.wait_for(lambda: streaming.ended.exists() and streaming.ended.read_text().endswith("\n"))
     assert int(streaming.ended.read_text().split()[1]) < 5000
     streaming.wait_for(lambda: streaming.metric("streams") == 0)
     assert streaming.metric("requests_total", code="499") == 1
