@@ -36,7 +36,7 @@ class ReplicaState(Status):
     """`<revision>-<number of the start>`, unique for ever."""
     phase: Literal["Starting", "Ready", "Draining", "Exited"]
     address: str
-    """`unix:/path`, as the gateway reaches it."""
+    """`unix:/path` or `http://127.0.0.1:port`, as the gateway reaches it."""
     pid: int | None = None
     started_at: datetime.datetime | None = None
     exit_code: int | None = None

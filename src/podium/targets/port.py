@@ -37,7 +37,7 @@ class ReplicaObservation:
     revision_uid: str
     phase: ReplicaPhase
     address: str
-    """`unix:/path`, as the gateway reaches it."""
+    """`unix:/path` or `http://127.0.0.1:port`, as the gateway reaches it."""
     pid: int | None
     started_at: datetime.datetime | None
     exit_code: int | None
