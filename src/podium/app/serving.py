@@ -78,6 +78,8 @@ def serve(settings: Settings, wish: Wish) -> int:
     except Ended:
         return 0
     except PodiumError as error:
+        # Whoever reads the problem lets go of us at once.
+        _ignore_signals()
         _say("problem", _problem(error))
         return 1
     finally:
