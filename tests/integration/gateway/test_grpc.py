@@ -251,7 +251,7 @@ def sleep(seconds: float) -> dict[str, Any]:
         ({"name": "churn", "inputs": [sleep(1)], "client_timeout": 0.2}, "DEADLINE_EXCEEDED", ""),
         ({"name": "small", "inputs": [ones(9000)], "headers": to("small")}, "RESOURCE_EXHAUSTED", "deployment's limit"),
         # HTTP/2 may bring a whole frame (16 KiB) at once, which Envoy does not count: the replica does.
-        ({"name": "small", "inputs": [ones(600)], "headers": to("small")}, "RESOURCE_EXHAUSTED", "HTTP 413"),
+        ({"name": "small", "inputs": [ones(600)], "headers": to("small")}, "RESOURCE_EXHAUSTED", "limit of 2048 bytes"),
         ({"name": "off", "inputs": [X], "headers": to("off")}, "UNAVAILABLE", "no replica of the deployment is ready"),
     ],
 )  # fmt: skip

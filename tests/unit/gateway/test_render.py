@@ -1,6 +1,7 @@
 """Rendering is pure: the same wish gives the same bytes, and whatever a Deployment may be, Envoy takes it."""
 
 import json
+import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from podium.gateway.loader import Piece, _piece
 from podium.gateway.render.access import AccessRules, access, revoked, tokens
 from podium.gateway.render.bootstrap import bootstrap
 from podium.gateway.render.clusters import cluster
-from podium.gateway.render.document import document
+from podium.gateway.render.document import document, fragment
+from podium.gateway.render.grpc import SERVICE
 from podium.gateway.render.listener import listener
 from podium.gateway.render.read_back import clusters_of, entries_of, is_configured, resources_of
 from podium.gateway.render.routes import DEFAULT_MAX_BODY, entry_routes, route_table
@@ -99,6 +101,38 @@ def test_long_requests_are_not_cut_by_the_stream_limit() -> None:
     [_, main] = routes_of(entry(timeout=3600.0))
     assert main["route"]["timeout"] == "3600.000s"
     assert main["route"]["idle_timeout"] == "3660.000s"
+
+
+def test_calls_take_the_routes_that_requests_take(tmp_path: Path) -> None:
+    """Nothing in a table names gRPC, and a rewritten path leaves that of a call alone."""
+    for workspace in ("default", "team"):
+        found = routes_of(entry(workspace=workspace, preview=arm(role="preview"), preview_header="x-try"))
+        assert len(found) == 3
+        assert b"grpc" not in fragment(found).lower()
+        for route in found:
+            rewrite = route["route"].get("regex_rewrite")
+            assert (rewrite is not None) == (workspace == "team")
+            assert "prefix_rewrite" not in route["route"]
+            if rewrite is None:
+                continue
+            prefix, replaced = re.compile(rewrite["pattern"]["regex"]), rewrite["substitution"]
+            assert prefix.sub(replaced, "/ws/team/v2/models/churn/infer") == "/v2/models/churn/infer"
+            assert prefix.sub(replaced, f"/{SERVICE}/ModelInfer") == f"/{SERVICE}/ModelInfer"
+    filters = _manager_of(GatewaySettings(home=tmp_path, name="g", server_url="http://s", port=1))[
+        "http_filters"
+    ]
+    names = [item["name"] for item in filters]
+    # Before the tokens are looked at, the path says which Deployment a call is for; no message is read before that.
+    assert names == [
+        "podium.grpc.naming", "podium.tokens", "podium.revoked", "podium.access", "envoy.filters.http.buffer",
+        "envoy.filters.http.grpc_http1_reverse_bridge", "podium.grpc.bridging", "envoy.filters.http.router",
+    ]  # fmt: skip
+
+
+def _manager_of(settings: GatewaySettings) -> dict[str, Any]:
+    static = json.loads(listener(settings).content)["resources"][0]
+    manager: dict[str, Any] = static["filter_chains"][0]["filters"][0]["typed_config"]
+    return manager
 
 
 def test_clusters_do_not_know_the_weight_and_check_addresses() -> None:

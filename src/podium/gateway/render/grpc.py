@@ -186,7 +186,7 @@ end
 
 def naming() -> dict[str, Any]:
     """The filter in front of all others."""
-    return _lua("podium.grpc.naming", _NAMING)
+    return _for_calls("podium.grpc.naming", _NAMING)
 
 
 def bridging() -> list[dict[str, Any]]:
@@ -198,11 +198,32 @@ def bridging() -> list[dict[str, Any]]:
     )
     return [
         {"name": "envoy.filters.http.grpc_http1_reverse_bridge", "typed_config": bridge},
-        _lua("podium.grpc.bridging", _BRIDGING),
+        _for_calls("podium.grpc.bridging", _BRIDGING),
     ]
 
 
-def _lua(name: str, code: str) -> dict[str, Any]:
+def _for_calls(name: str, code: str) -> dict[str, Any]:
+    """A script that runs for calls only: run for every request, the two made each cost Envoy a fourth more."""
     # The scripts say when the route is to be looked for again: the path that the last one leaves behind is no route's.
     fields = {"default_source_code": {"inline_string": code}, "clear_route_cache": False}
-    return {"name": name, "typed_config": typed("envoy.extensions.filters.http.lua.v3.Lua", **fields)}
+    script = typed("envoy.extensions.filters.http.lua.v3.Lua", **fields)
+    either = {"or_matcher": {"predicate": [_has_type(kind) for kind in ("application/grpc", MESSAGE_TYPE)]}}
+    skip = typed("envoy.extensions.filters.common.matcher.action.v3.SkipFilter")
+    others = {
+        "predicate": {"not_matcher": either},
+        "on_match": {"action": {"name": "skip", "typed_config": skip}},
+    }
+    return {
+        "name": name,
+        "typed_config": typed(
+            "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
+            extension_config={"name": name, "typed_config": script},
+            xds_matcher={"matcher_list": {"matchers": [others]}},
+        ),
+    }
+
+
+def _has_type(prefix: str) -> dict[str, Any]:
+    header = typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name="content-type")
+    named = {"name": "content-type", "typed_config": header}
+    return {"single_predicate": {"input": named, "value_match": {"prefix": prefix}}}
