@@ -38,7 +38,7 @@ def talks(plan: dict[str, Any]) -> Callable[[], Talk]:
 
 
 def closed_loop(make: Callable[[], Talk], connections: int, seconds: float, warm: float) -> dict[str, Any]:
-    """Ask on `connections` connections for `warm` + `seconds` seconds; only answers after `warm` count."""
+    """Ask on `connections` connections for `warm` + `seconds` seconds; only answers that come after `warm` count."""
     poll = select.epoll()
     by_fd: dict[int, Talk] = {}
     started: dict[int, float] = {}
@@ -73,7 +73,7 @@ def closed_loop(make: Callable[[], Talk], connections: int, seconds: float, warm
                 if done is None:
                     continue
                 now = clock()
-                if started[fd] >= count_from:
+                if now >= count_from:
                     latencies.append(now - started[fd])
                     failed += not done
                 started[fd] = now
