@@ -1,0 +1,131 @@
+"""The gRPC skin of a real replica, as the gateway asks it: one message without a frame as the body of a POST."""
+
+import contextlib
+
+import numpy as np
+import pytest
+
+from podium_runtime.grpc import schema, wire
+from runtime.tests.replica import Connection, python_version, running
+
+ECHO = """
+import time
+
+class Model:
+    def predict(self, inputs):
+        if "fail" in inputs:
+            raise ValueError("50 % of /srv/models/x is grün\\nand more")
+        if "complex" in inputs:
+            return {"x": inputs["complex"].astype(complex)}
+        if "sleep" in inputs:
+            time.sleep(float(inputs["sleep"][0]))
+        return inputs
+"""
+PATH = f"/{schema.SERVICE}/"
+
+
+@pytest.fixture(scope="module")
+def replica(tmp_path_factory):
+    version = python_version(
+        tmp_path_factory.mktemp("echo"), ECHO, maxBodyBytes=100_000, warmup={"requests": 0}
+    )
+    with running(version.write()) as made:
+        yield made
+
+
+def call(replica, method, body=b"", headers=None):
+    return replica.ask("POST", PATH + method, body, headers)
+
+
+def request(name="x", model="churn", **more):
+    tensor = {"name": name, "datatype": "FP32", "shape": [2]}
+    data = np.array([0.5, 2.0], dtype="<f4").tobytes()
+    values = {"model_name": model, "inputs": [tensor], "raw_input_contents": [data]} | more
+    return wire.encode(schema.INFER_REQUEST, values)
+
+
+def message(answer, table):
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/x-protobuf")
+    assert "x-grpc-status" not in answer.headers
+    return wire.decode(table, answer.body)
+
+
+def refused(answer):
+    assert (answer.headers["content-type"], answer.body) == ("application/x-protobuf", b"")
+    return answer.status, int(answer.headers["x-grpc-status"]), answer.headers["x-grpc-message"]
+
+
+def test_every_rpc(replica):
+    assert message(call(replica, "ServerLive"), schema.LIVE) == {"live": True}
+    assert message(call(replica, "ServerReady"), schema.READY) == {"ready": True}
+    assert message(call(replica, "ServerMetadata"), schema.SERVER_METADATA)["name"] == "podium-runtime"
+    for version in ("", "3"):
+        named = wire.encode(schema.MODEL, {"name": "churn", "version": version})
+        assert message(call(replica, "ModelReady", named), schema.READY) == {"ready": True}
+        found = message(call(replica, "ModelMetadata", named), schema.MODEL_METADATA)
+        assert (found["name"], found["versions"], found["platform"]) == ("churn", ["3"], "python")
+    answer = call(replica, "ModelInfer", request(id="a", model_version="3"), {"x-request-id": "mine"})
+    assert (answer.headers["x-request-id"], answer.headers["x-podium-revision"]) == ("mine", "churn-00002")
+    found = message(answer, schema.INFER_RESPONSE)
+    assert (found["model_name"], found["model_version"], found["id"]) == ("churn", "3", "a")
+    assert np.frombuffer(found["raw_output_contents"][0], dtype="<f4").tolist() == [0.5, 2.0]
+
+
+def test_failures_have_both_statuses(replica):
+    """The status of HTTP is what a rollout's analysis counts, gRPC's is what the client gets."""
+    unknown = wire.encode(schema.MODEL, {"name": "other"})
+    assert refused(call(replica, "ModelReady", unknown))[:2] == (404, 5)
+    assert refused(call(replica, "ModelInfer", request(model_version="4")))[:2] == (404, 5)
+    assert refused(call(replica, "ModelStreamInfer"))[:2] == (404, 12)
+    assert refused(call(replica, "RepositoryIndex"))[:2] == (404, 12)
+    assert refused(call(replica, "ModelInfer", b"\x0a")) == (
+        400, 3, "model_name: expected a varint of at most 10 bytes, got the end of the message",
+    )  # fmt: skip
+    assert refused(call(replica, "ModelInfer", bytes(100_001)))[:2] == (413, 8)
+    status, code, words = refused(call(replica, "ModelInfer", request("fail")))
+    assert (status, code) == (500, 13)
+    assert words == "ValueError: 50 %25 of <path> is gr%C3%BCn%0Aand more"
+    assert refused(call(replica, "ModelInfer", request("complex")))[:2] == (500, 13)
+
+
+def test_the_callers_deadline_counts(replica):
+    seconds = np.array([1.0, 0.0], dtype="<f4").tobytes()
+    body = request("sleep", raw_input_contents=[seconds])
+    for header in ({"grpc-timeout": "100m"}, {"x-envoy-expected-rq-timeout-ms": "100"}):
+        assert refused(call(replica, "ModelInfer", body, header))[:2] == (504, 4)
+
+
+def test_garbage_costs_no_5xx_and_no_memory(replica):
+    def resident():
+        with open(f"/proc/{replica.process.pid}/statm") as found:
+            return int(found.read().split()[1]) * 4096
+
+    dice = np.random.default_rng(3)
+    good = request()
+    with contextlib.closing(Connection(replica.address)) as connection:
+
+        def some(count):
+            for number in range(count):
+                body = bytearray(good if number % 2 else dice.bytes(dice.integers(1, 3000)))
+                for _ in range(2 if number % 2 else 0):
+                    body[dice.integers(len(body))] = dice.integers(256)
+                answer = connection.ask("POST", PATH + "ModelInfer", bytes(body))
+                assert answer.status in (200, 400, 404), (body, answer)
+
+        some(500)
+        before = resident()
+        some(1500)
+        assert resident() - before < 8 * 2**20
+    assert message(call(replica, "ServerReady"), schema.READY) == {"ready": True}
+
+
+def test_while_it_loads(tmp_path):
+    slow = "import time\n\nclass Model:\n    def load(self, path):\n        time.sleep(3)\n"
+    slow += "    def predict(self, inputs):\n        return inputs\n"
+    with running(python_version(tmp_path, slow).write(), ready=False) as made:
+        made.wait_for(lambda: call(made, "ServerLive").status == 200)
+        assert message(call(made, "ServerReady"), schema.READY) == {"ready": False}
+        assert refused(call(made, "ModelInfer", request()))[:2] == (503, 14)
+        named = wire.encode(schema.MODEL, {"name": "churn"})
+        assert refused(call(made, "ModelMetadata", named))[:2] == (503, 14)
+        assert message(call(made, "ModelReady", named), schema.READY) == {"ready": False}
