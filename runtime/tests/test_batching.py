@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from podium_runtime.batching import Batcher
+from podium_runtime.calling import QUICK_SECONDS
 from podium_runtime.config import Served
 from podium_runtime.errors import (
     ClientGone,
@@ -296,7 +297,7 @@ async def made_quick(made, calls=8):
 
 
 class Threads(Gate):
-    """A gate that also records the thread of every call, and takes as long as it is told."""
+    """A gate that also records the thread of every call, and takes as much processor time as it is told."""
 
     def __init__(self):
         super().__init__()
@@ -305,8 +306,8 @@ class Threads(Gate):
 
     def __call__(self, inputs, wanted):
         self.threads.append(threading.current_thread().name)
-        until = time.perf_counter() + self.seconds
-        while time.perf_counter() < until:
+        until = time.thread_time() + self.seconds
+        while time.thread_time() < until:
             pass
         return super().__call__(inputs, wanted)
 
@@ -331,14 +332,17 @@ def test_a_quick_model_is_called_by_the_loop_with_all_that_came_in_one_turn():
     asyncio.run(main())
 
 
-def test_a_model_that_turns_slow_goes_back_to_its_thread():
+@pytest.mark.parametrize(("times", "slow"), [(3, 4), (1, 15)])
+def test_a_model_that_turns_slow_goes_back_to_its_thread(times, slow):
+    """Three calls in a row of more than what is quick, or one of more than ten times that."""
+
     async def main():
         gate = Threads()
         async with batcher(gate) as made:
             made.serve(gate, any_thread=True)
             await made_quick(made)
-            gate.seconds = 0.03
-            for _ in range(3):
+            gate.seconds = slow * QUICK_SECONDS
+            for _ in range(times):
                 await submit(made, 5).future
                 assert gate.threads[-1] == threading.current_thread().name
             gate.seconds = 0.0

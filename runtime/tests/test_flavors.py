@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from podium_runtime.errors import ModelUnusable
-from podium_runtime.flavors import load_model
+from podium_runtime.flavors import FLAVORS, load_model
 
 X, Y = load_breast_cancer(return_X_y=True)
 
@@ -356,7 +356,7 @@ def test_a_python_class_that_cannot_serve_is_an_error(tmp_path, source, named, w
 
 
 def test_an_unknown_flavor_lists_the_known_ones(tmp_path):
-    with pytest.raises(ModelUnusable, match="known are mlflow, onnx, python, sklearn"):
+    with pytest.raises(ModelUnusable, match=f"known are {', '.join(sorted(FLAVORS))}"):
         load_model("tensorflow", tmp_path, "", {}, threads=1)
 
 

@@ -73,7 +73,7 @@ def test_long_texts_are_cut_and_null_is_refused(made, loaded):
     many = texts("rain " * 500, "rain " * 64)
     outputs = model.predict({"text": many}, None)
     assert np.abs(outputs["scores"][0] - outputs["scores"][1]).max() <= 1e-6
-    with pytest.raises(ValueError, match="null"):
+    with pytest.raises(InvalidInput, match="null"):
         model.predict({"text": np.array([None], dtype=object)}, None)
 
 

@@ -203,15 +203,17 @@ def _fit(array: Array, spec: TensorSpec, index: int) -> Array:
 
 def _cast(array: Array, dtype: np.dtype[Any], spec: TensorSpec, index: int) -> Array:
     """Return the array in the declared dtype if no value changes by that."""
-    if array.dtype.kind != "O" and dtype.kind != "O" and np.can_cast(array.dtype, dtype, "safe"):
-        return array.astype(dtype)
     between = (array.dtype.kind, dtype.kind)
+    # numpy calls 64 bits of whole number to float64 safe, which it is up to 2**53 only.
+    rounds = dtype.kind == "f" and array.dtype.kind in "iu" and array.dtype.itemsize == 8
+    if "O" not in between and not rounds and np.can_cast(array.dtype, dtype, "safe"):
+        return array.astype(dtype)
     if between not in _WHOLE_AND_FRACTION:
         expected = f"{spec.datatype} for {spec.name}"
         raise InvalidInput(f"inputs[{index}].datatype", expected, str(datatype_of(array.dtype)))
     if dtype.kind == "f":
         # Every whole number up to 2**(bits of the fraction + 1) has its own floating-point number (IEEE 754).
-        most = 2 ** (int(np.finfo(dtype).nmant) + 1)
+        most = 2 ** (7 if spec.datatype == "BF16" else int(np.finfo(dtype).nmant)) * 2
         fits = (array >= -most) & (array <= most)
         words = f"a whole number from {-most} to {most}"
     else:

@@ -77,10 +77,10 @@ def answer(schema: str, description: str = "As asked for.") -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": {"$ref": _REF + schema}}}}
 
 
-def body(schema: str) -> dict[str, Any]:
-    """For a route's `openapi_extra`: a JSON body of this component."""
+def body(schema: str, required: bool = True) -> dict[str, Any]:
+    """For a route's `openapi_extra`: a JSON body of this component. Not `required`: none is the same as `{}`."""
     content = {"schema": {"$ref": _REF + schema}, "example": _EXAMPLES[schema]}
-    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+    return {"requestBody": {"required": required, "content": {"application/json": content}}}
 
 
 def install(app: FastAPI) -> None:

@@ -50,6 +50,7 @@ def operations(server: ApiServer) -> list[tuple[str, str, str]]:
     found = []
     fill = {
         "workspace": "red", "name": "churn", "alias": "champion", "sha256": "0" * 64, "token_id": "x", "kind": "Model",
+        "version": "1",
     }  # fmt: skip
     for path, methods in server.app.openapi()["paths"].items():
         found += [
@@ -159,6 +160,7 @@ def test_gateway_reads_objects_and_reports(server: ApiServer) -> None:
                 "listAliasHistory",
                 "getBlob",
                 "listGateways",
+                "getProfile",
             }
         )
         assert (answer.status_code == 403) is not allowed, (operation, answer.status_code)

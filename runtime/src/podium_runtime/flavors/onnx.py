@@ -1,8 +1,10 @@
 """ONNX models through onnxruntime on the CPU.
 
-Inputs and outputs are the graph's own, by name; symbolic and unknown sizes are -1.
+Inputs and outputs are the graph's own, by name; symbolic and unknown sizes are -1. Texts go in and out as str. BF16,
+which numpy does not have, is float32 on our side: it is rounded to the nearest (ties to even) on the way in.
 """
 
+import ctypes
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from podium_runtime.errors import ModelUnusable
+from podium_runtime.errors import InvalidInput, ModelUnusable
 from podium_runtime.signature import Signature, TensorSpec
 from podium_runtime.tensors import Array
 
@@ -27,8 +29,12 @@ _DATATYPES = {
     "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
+    "tensor(bfloat16)": "BF16",
     "tensor(string)": "BYTES",
 }
+
+_BFLOAT16 = 16
+"""TensorProto.BFLOAT16 of onnx.proto."""
 
 
 def load(folder: Path, entry: str, options: Mapping[str, Any], threads: int) -> "OnnxModel":
@@ -53,12 +59,35 @@ class OnnxModel:
         self._session = session
         self._inputs = tuple(_spec(node, "input") for node in session.get_inputs())
         self._outputs = tuple(_spec(node, "output") for node in session.get_outputs())
+        self._texts = frozenset(spec.name for spec in self._inputs if spec.datatype == "BYTES")
+        self._has_bfloat16 = any(spec.datatype == "BF16" for spec in (*self._inputs, *self._outputs))
         self.properties: Mapping[str, Any] = {"providers": list(session.get_providers())}
 
     def predict(self, inputs: Mapping[str, Array], wanted: frozenset[str] | None) -> dict[str, Array]:
         names = [spec.name for spec in self._outputs if wanted is None or spec.name in wanted]
+        if self._texts:
+            inputs = {
+                name: _texts(array, index) if name in self._texts else array
+                for index, (name, array) in enumerate(inputs.items())
+            }
+        if self._has_bfloat16:
+            return self._predict_values(inputs, names)
         results = self._session.run(names, dict(inputs))
         return {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
+
+    def _predict_values(self, inputs: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
+        """As `predict`, with onnxruntime's own values, since no array holds a bfloat16."""
+        from onnxruntime import OrtValue
+
+        bfloat16 = {spec.name for spec in self._inputs if spec.datatype == "BF16"}
+        values = {
+            name: OrtValue.ortvalue_from_numpy_with_onnx_type(_to_bfloat16(array), _BFLOAT16)
+            if name in bfloat16
+            else OrtValue.ortvalue_from_numpy(array)
+            for name, array in inputs.items()
+        }
+        results = self._session.run_with_ort_values(list(names), values)
+        return {name: _array_of(value) for name, value in zip(names, results, strict=True)}
 
     def infer_signature(self) -> Signature | None:
         return Signature(self._inputs, self._outputs)
@@ -80,3 +109,31 @@ def _spec(node: Any, kind: str) -> TensorSpec:
     return TensorSpec(
         node.name, datatype, tuple(size if isinstance(size, int) else -1 for size in node.shape or ())
     )
+
+
+def _texts(array: Array, index: int) -> Array:
+    values = [value.decode() if isinstance(value, bytes) else value for value in array.reshape(-1).tolist()]
+    for place, value in enumerate(values):
+        if not isinstance(value, str):
+            raise InvalidInput(f"inputs[{index}].data[{place}]", "a text", "null")
+    return np.array(values, dtype=object).reshape(array.shape)
+
+
+def _to_bfloat16(array: Array) -> Array:
+    """Return the upper halves of float32 numbers, rounded to nearest, as uint16."""
+    bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    # Rounding could carry a NaN over into infinity.
+    return np.where(np.isnan(array), np.uint16(0x7FC0), rounded.astype(np.uint16))
+
+
+def _array_of(value: Any) -> Array:
+    if value.data_type() != "tensor(bfloat16)":
+        return np.asarray(value.numpy())
+    shape = tuple(value.shape())
+    if 0 in shape:
+        return np.zeros(shape, dtype=np.float32)
+    pointer = ctypes.cast(value.data_ptr(), ctypes.POINTER(ctypes.c_uint16))
+    halves = np.ctypeslib.as_array(pointer, shape)
+    # `astype` copies: the memory is onnxruntime's, and gone with the value.
+    return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from podium_runtime.errors import ModelUnusable
+from podium_runtime.errors import InvalidInput, ModelUnusable
 from podium_runtime.flavors.port import Model
 from podium_runtime.flavors.torch_tensors import prepare, to_numpy
 from podium_runtime.signature import Signature, TensorSpec
@@ -148,12 +148,13 @@ class EmbeddingModel(_TextModel):
 
 
 def texts_of(inputs: Mapping[str, Array]) -> list[str]:
-    """Return the texts of the input `text`. Raises ValueError for a null among them."""
+    """Return the texts of the input `text`. Raises InvalidInput for a null among them."""
     texts = [
         value.decode() if isinstance(value, bytes) else value for value in inputs[TEXT].reshape(-1).tolist()
     ]
-    if any(not isinstance(text, str) for text in texts):
-        raise ValueError("text: expected texts, got null")
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidInput(f"inputs[{list(inputs).index(TEXT)}].data[{place}]", "a text", "null")
     return texts
 
 

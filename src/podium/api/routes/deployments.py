@@ -63,7 +63,7 @@ def _add_rollback(routes: APIRouter) -> None:
         operation_id="rollBack",
         summary="Give the traffic to an earlier revision; during a rollout to its stable one",
         response_class=JSON,
-        openapi_extra=body("RollbackRequest"),
+        openapi_extra=body("RollbackRequest", required=False),
         responses={200: answer("ActionResult"), **described(401, 403, 404, 409, 413)},
     )
     def roll_back_deployment(

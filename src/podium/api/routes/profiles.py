@@ -42,7 +42,7 @@ def router() -> APIRouter:
         operation_id="profileVersion",
         summary="Measure latency, throughput and memory of one replica, and keep the result; ends with the connection",
         response_class=StreamingResponse,
-        openapi_extra=body("ProfileRequest"),
+        openapi_extra=body("ProfileRequest", required=False),
         responses={200: _LINES, **described(401, 403, 404, 409, 413)},
     )
     async def profile_version(
