@@ -67,6 +67,10 @@ test-crash: setup ## Kill the server at every write (needs strace)
 test-conformance: setup ## Every RPC and path of the inference protocol x our schema, tritonclient, kserve: a table
 	@$(PYTEST) $(PYTEST_ARGS) tests/conformance
 
+.PHONY: test-flavors
+test-flavors: setup .venv-flavors/.torch ## Models of every framework, in an environment with all of them (1.5 GB on disk)
+	@PYTHONPATH=src:runtime/src $(PY) tools/no_leftovers.py .venv-flavors/bin/python -m pytest $(PYTEST_ARGS) tests/flavors
+
 test-fuzz: setup ## Ten thousand malformed or hostile requests at one replica (ARGS="--cases N --seed N")
 	@$(PY) -m tests.integration.runtime.fuzz $(ARGS)
 
@@ -111,6 +115,10 @@ bench-runtime: setup .venv-mlserver/.made ## The model server beside MLServer: r
 bench-canary bench-rollback bench-availability bench-scale bench-concurrency bench-runtime:
 	@$(PY) -m benchmarks.$(@:bench-%=%) $(ARGS)
 
+.PHONY: bench-flavors
+bench-flavors: setup .venv-flavors/.torch ## Per flavor: cold start to ready, memory, deviation from the framework's own predictions
+	@PYTHONPATH=src:runtime/src .venv-flavors/bin/python -m tests.flavors.measure $(ARGS)
+
 bench-soak: setup ## Ten minutes at 70 % of capacity, then SIGTERM under load (ARGS="--seconds 20" for a short one)
 	@$(PY) -m benchmarks.runtime.soak $(ARGS)
 
@@ -145,6 +153,13 @@ $(STAMPS)/requirements: requirements/dev.txt $(STAMPS)/build
 # Other people's servers and clients, each with versions of its own.
 .venv-%/.made: requirements/%.txt $(STAMPS)/requirements
 	@$(STEP) 'an environment for $*' tools/side_environment.sh .venv-$* $<
+	@touch $@
+
+# Which build of torch there is differs from machine to machine: pip takes it with its own settings (PIP_*, pip.conf).
+# Byte code as in the environments that podium makes, which start-up times depend on.
+.venv-flavors/.torch: requirements/flavors-torch.txt .venv-flavors/.made
+	@$(STEP) 'torch, beside the other frameworks' $(PY) -m pip --python .venv-flavors/bin/python install -r $<
+	@$(STEP) 'byte code for them' .venv-flavors/bin/python -m compileall -q -j 0 -x '/(testing|tests)/' .venv-flavors/lib
 	@touch $@
 
 # Editable, and the runtime too: tests import both. --no-deps: what they need is in the lock.
