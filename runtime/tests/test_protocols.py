@@ -513,3 +513,20 @@ def test_a_model_that_cannot_stream_says_so(anything):
         assert "predict_stream" in response.read().decode()
     answer = anything.infer({"inputs": [tensor(np.ones(1), "x")]}, {"accept": "text/event-stream"})
     assert answer.json()["outputs"][0]["data"] == [1.0]
+
+
+def test_other_protocols_answer_below_the_model_s_own_path(named):
+    rows = FRAME.to_numpy().tolist()
+    base, kind = "/v2/models/churn", {"content-type": "application/json"}
+    for path in ("/invocations", "/v1/models/churn:predict"):
+        alone = named.ask("POST", path, {"instances": rows}, kind)
+        for below in (base, f"{base}/versions/3"):
+            answer = named.ask("POST", below + path, {"instances": rows}, kind)
+            assert (answer.status, answer.json()) == (alone.status, alone.json())
+        assert named.ask("GET", base + path).status == 405
+        assert named.ask("POST", f"/v2/models/other{path}", {"instances": rows}, kind).status == 404
+        assert named.ask("POST", f"{base}/versions/9{path}", {"instances": rows}, kind).status == 404
+    for path in ("/ping", "/health", "/version", "/v1/models", "/v1/models/churn"):
+        assert named.ask("GET", base + path).body == named.ask("GET", path).body
+    for path in ("metrics", "v2/models/churn", "inference.GRPCInferenceService/ServerLive", ""):
+        assert named.ask("GET", f"{base}/{path}").status == 404

@@ -50,6 +50,27 @@ def test_paths_reach_the_replica_without_the_workspace(gate: Gateway) -> None:
         assert (seen["revision"], seen["target"]) == (revision, target)
 
 
+def test_version_1_of_kserve_s_protocol_reaches_the_deployment_that_it_names(gate: Gateway) -> None:
+    for path, revision, target in [
+        ("/v1/models/churn:predict", "churn-00001", "/v2/models/churn/v1/models/churn:predict"),
+        ("/v1/models/churn?a=/v1/models/x", "churn-00001", "/v2/models/churn/v1/models/churn?a=/v1/models/x"),
+        ("/ws/team/v1/models/churn:predict", "team.churn-00001", "/v2/models/churn/v1/models/churn:predict"),
+        (
+            "/v1/models/churn/versions/1:predict", "churn-00001",
+            "/v2/models/churn/versions/1/v1/models/churn:predict",
+        ),
+        ("/v2/models/churn/v1/models/churn:predict", "churn-00001", "/v2/models/churn/v1/models/churn:predict"),
+    ]:  # fmt: skip
+        seen = gate.get(path).json()
+        assert (seen["revision"], seen["target"]) == (revision, target)
+    for path in (
+        "/v1/models/nobody:predict",
+        "/v1/models/churn/versions/2:predict",
+        "/ws/other/v1/models/churn",
+    ):
+        assert gate.get(path).status_code == 404, path
+
+
 def test_versions_answer_only_what_is_served(gate: Gateway) -> None:
     seen = gate.get("/v2/models/churn/versions/1/infer").json()
     assert seen["target"] == "/v2/models/churn/versions/1/infer"

@@ -6,6 +6,7 @@ Made by `server`, which also accepts the connections. Knows which skin answers w
 import asyncio
 import logging
 import time
+from collections.abc import Iterable
 from urllib.parse import unquote
 
 import orjson
@@ -15,7 +16,7 @@ from podium_runtime.core import Dataplane
 from podium_runtime.http import grpc_bridge, kserve_v1, mlflow, v2
 from podium_runtime.http.connection import Connection
 from podium_runtime.http.exchange import JSON, Exchange
-from podium_runtime.http.routes import Handler, Skin
+from podium_runtime.http.routes import Handler, Route, Skin
 from podium_runtime.http.statuses import REASONS
 from podium_runtime.logs import RateLimit, frames
 from podium_runtime.metrics import Metrics
@@ -46,11 +47,12 @@ class HttpServer:
         self._revision = core.served.revision.encode("ascii", "replace")
         self._heads: dict[tuple[int, bytes], bytes] = {}
         self._failures_logged = RateLimit(10)
+        guests: tuple[Skin, ...] = (mlflow.Scoring(core), kserve_v1.Predicting(core))
         self._skins: tuple[Skin, ...] = (
             v2.OpenInference(core, metrics),
-            mlflow.Scoring(core),
-            kserve_v1.Predicting(core),
+            *guests,
             grpc_bridge.Bridge(core),
+            _BelowModel(core, guests),
         )
         self._exact: dict[tuple[bytes, bytes], Handler] = {
             (method.encode(), path.encode()): handler
@@ -98,7 +100,7 @@ class HttpServer:
         raise errors.UnknownPath(
             "unknown path; known are /v2, /v2/health/{live,ready}, /v2/models/NAME[/versions/V]"
             "[/ready|/infer|/generate_stream], /v1/models[/NAME[:predict]], /invocations, /ping, /health, "
-            "/version and /metrics"
+            "/version (these also below /v2/models/NAME) and /metrics"
         )
 
     # What connections and exchanges need.
@@ -165,6 +167,29 @@ class HttpServer:
             await asyncio.sleep(0.005)
         for connection in list(self.connections):
             connection.abort()
+
+
+class _BelowModel:
+    """Other protocols below the model's own path, which is how a gateway in front of many models tells them apart:
+    /v2/models/NAME/invocations, /v2/models/NAME/v1/models/NAME:predict. A client is given /v2/models/NAME as its base."""
+
+    def __init__(self, core: Dataplane, guests: tuple[Skin, ...]) -> None:
+        self._core = core
+        self._guests = guests
+
+    def exact(self) -> Iterable[tuple[str, Route]]:
+        base = f"/v2/models/{self._core.served.name}"
+        return [(base + path, route) for guest in self._guests for path, route in guest.exact()]
+
+    def find(self, parts: list[str]) -> Route | None:
+        match parts:
+            case ["v2", "models", name, "versions", version, *rest] if rest:
+                self._core.require(name, version)
+            case ["v2", "models", name, *rest] if rest:
+                self._core.require(name, None)
+            case _:
+                return None
+        return next((found for guest in self._guests if (found := guest.find(rest)) is not None), None)
 
 
 def _only(method: str) -> Handler:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from podium.gateway.render import grpc
+from podium.gateway.render import grpc, v1
 from podium.gateway.render.access import FILTERS
 from podium.gateway.render.document import Document, document, fragment, typed
 from podium.gateway.render.problem import local_replies
@@ -84,6 +84,7 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
     buffer = typed("envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=DEFAULT_MAX_BODY)
     return [
         grpc.naming(),
+        v1.paths(),
         *(
             {
                 "name": name,
