@@ -170,8 +170,10 @@ class HttpServer:
 
 
 class _BelowModel:
-    """Other protocols below the model's own path, which is how a gateway in front of many models tells them apart:
-    /v2/models/NAME/invocations, /v2/models/NAME/v1/models/NAME:predict. A client is given /v2/models/NAME as its base."""
+    """Other protocols below the model's own path, which is how a gateway in front of many models tells them apart.
+
+    /v2/models/NAME/invocations, /v2/models/NAME/v1/models/NAME:predict: a client is given /v2/models/NAME as its base.
+    """
 
     def __init__(self, core: Dataplane, guests: tuple[Skin, ...]) -> None:
         self._core = core

@@ -1,8 +1,8 @@
 """KServe's version 1 paths (TensorFlow Serving's too) for clients that know no others. Called by `listener`.
 
-`/v1/models/NAME:predict` becomes `/v2/models/NAME/v1/models/NAME:predict` before anything else looks at it: a path below
-the Deployment's own, with its token rules, routes, weights and limits. Replicas of podium-runtime answer that path, and
-those of other servers are asked for what stands behind the Deployment's.
+`/v1/models/NAME:predict` becomes `/v2/models/NAME/v1/models/NAME:predict` before anything else looks at it: a path
+below the Deployment's own, with its token rules, routes, weights and limits. Replicas of podium-runtime answer that
+path, and those of other servers are asked for what stands behind the Deployment's.
 """
 
 from typing import Any
