@@ -11,13 +11,15 @@ from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
 from podium_runtime.errors import ModelUnusable
 from podium_runtime.flavors import FLAVORS, load_model
+from podium_runtime.flavors.sklearn import SklearnModel
 
 X, Y = load_breast_cancer(return_X_y=True)
 
@@ -94,8 +96,6 @@ def test_sklearn_computes_only_what_is_wanted(tmp_path):
             return super().predict_proba(X)
 
     estimator = Counting(n_estimators=3, random_state=0).fit(X, Y)
-    from podium_runtime.flavors.sklearn import SklearnModel
-
     model = SklearnModel(estimator)
     assert list(model.predict({"input": X[:2]}, frozenset({"predict_proba"}))) == ["predict_proba"]
     assert calls == ["predict_proba"]
@@ -166,6 +166,17 @@ def test_sklearn_refuses_what_it_cannot_serve(tmp_path):
         save(tmp_path, StandardScaler().fit(X), "pickle")
     with pytest.raises(ModelUnusable, match="known are pickle, joblib, skops"):
         load_model("sklearn", tmp_path, "model.pickle", {"format": "dill"}, threads=1)
+
+
+def test_sklearn_promises_independent_rows_only_for_what_it_knows():
+    scaled = make_pipeline(StandardScaler(), LogisticRegression(max_iter=500))
+    known = make_pipeline(
+        FunctionTransformer(np.log1p), GridSearchCV(scaled, {"logisticregression__C": [1.0]}, cv=2)
+    )
+    assert SklearnModel(known.fit(X, Y)).rows_independent is True
+    centred = make_pipeline(FunctionTransformer(lambda rows: rows - rows.mean(axis=0)), LogisticRegression())
+    assert SklearnModel(centred.fit(X, Y)).rows_independent is None
+    assert SklearnModel(Untrusted(C=1e-6, max_iter=5000).fit(X[:50], Y[:50])).rows_independent is None
 
 
 class Untrusted(LogisticRegression):

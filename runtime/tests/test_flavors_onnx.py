@@ -21,6 +21,30 @@ def model(tmp_path, nodes, inputs, outputs):
     return load_model("onnx", tmp_path, "model.onnx", {}, threads=1)
 
 
+def test_no_graph_promises_that_its_rows_are_independent(tmp_path):
+    """Both have the same signature: the first axis of the one is rows, that of the other could be anything."""
+    kind = TensorProto.FLOAT
+    axis = helper.make_node(
+        "Constant", [], ["axis"], value=helper.make_tensor("a", TensorProto.INT64, [1], [0])
+    )
+    mean = helper.make_node("ReduceMean", ["x", "axis"], ["mean"], keepdims=1)
+    (tmp_path / "across").mkdir()
+    across = model(
+        tmp_path / "across",
+        [axis, mean, helper.make_node("Sub", ["x", "mean"], ["y"])],
+        [value("x", kind)],
+        [value("y", kind)],
+    )
+    by_row = model(
+        tmp_path, [helper.make_node("Mul", ["x", "x"], ["y"])], [value("x", kind)], [value("y", kind)]
+    )
+    assert across.infer_signature() == by_row.infer_signature()
+    x = np.array([[1, 1], [3, 3], [201, 201], [203, 203]], dtype=np.float32)
+    alone, together = (across.predict({"x": rows}, None)["y"][:2].tolist() for rows in (x[:2], x))
+    assert (alone, together) == ([[-1, -1], [1, 1]], [[-101, -101], [-99, -99]])
+    assert (across.rows_independent, by_row.rows_independent) == (None, None)
+
+
 def test_half_precision_stays_half(tmp_path):
     kind = TensorProto.FLOAT16
     half = model(

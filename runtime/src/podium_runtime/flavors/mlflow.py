@@ -29,8 +29,10 @@ _DATATYPES = {
     "binary": "BYTES",
     "datetime": "BYTES",
 }
-# Loaders of frameworks that predict row by row. A pyfunc of the user's own may look across rows (forecasts, ranks).
-_BY_ROW = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost", "mlflow.onnx"})
+# Loaders of frameworks that predict row by row. A pyfunc of the user's own may look across rows (forecasts, ranks), and
+# so may a graph, whose free first axis can be anything.
+_BY_ROW = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"})
+_GRAPHS = frozenset({"mlflow.onnx"})
 
 
 def load(folder: Path, entry: str, options: Mapping[str, Any], threads: int) -> "MlflowModel":
@@ -49,7 +51,7 @@ class MlflowModel:
         self._model = model
         self._schema = model.metadata.get_input_schema()
         loader = str(model.loader_module)
-        self.rows_independent = loader in _BY_ROW
+        self.rows_independent: bool | None = None if loader in _GRAPHS else loader in _BY_ROW
         self.properties: Mapping[str, Any] = {"loader": loader}
         schema = self._schema
         named = schema is not None and not schema.is_tensor_spec() and schema.has_input_names()

@@ -53,7 +53,8 @@ class OnnxModel:
     """One onnxruntime session."""
 
     columns: Sequence[str] | None = None
-    rows_independent = True
+    # A free first axis may be anything: rows, the steps of a sequence, the nodes of a graph.
+    rows_independent: bool | None = None
 
     def __init__(self, session: Any) -> None:
         self._session = session

@@ -1,10 +1,10 @@
 """The port behind which every framework stands: what a loaded model can do.
 
-One file per flavor implements it; `flavors.load_model` finds the file by name. `Streaming` is the ability that only
-some have.
+One file per flavor implements it; `flavors.load_model` finds the file by name. `Streaming` and `Stoppable` are
+abilities that only some have.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from podium_runtime.signature import Signature
@@ -12,7 +12,11 @@ from podium_runtime.tensors import Array
 
 
 class Model(Protocol):
-    """A loaded model. Every method is called from one thread, the one that loaded it."""
+    """A loaded model. No two calls ever overlap.
+
+    Most come from the one thread that loaded it. `predict` of the flavors in `core.ANY_THREAD` may come from the event
+    loop's thread as well.
+    """
 
     columns: Sequence[str] | None
     """Feature names by which the model may be asked column by column, or None."""
@@ -20,8 +24,14 @@ class Model(Protocol):
     properties: Mapping[str, Any]
     """What else a client may want to know (`classes`, `columns`), JSON values only; shown in the model's metadata."""
 
-    rows_independent: bool
-    """Whether rows never influence each other, so that requests may share a call when the signature is by row too."""
+    @property
+    def rows_independent(self) -> bool | None:
+        """Whether rows never influence each other, so that requests may share a call if the signature is by row too.
+
+        None where neither the framework nor the model's author says so: then a free first axis may as well be a
+        sequence or the nodes of a graph, and it takes a trial with rows together and alone to share calls.
+        """
+        ...
 
     def predict(self, inputs: Mapping[str, Array], wanted: frozenset[str] | None) -> dict[str, Array]:
         """Return the outputs for checked inputs. `wanted` names outputs worth computing; None means all."""
@@ -45,4 +55,15 @@ class Streaming(Protocol):
 
         Called from the model's thread, and so is every step of the iteration. Closing the iterator ends the work.
         """
+        ...
+
+
+@runtime_checkable
+class Stoppable(Protocol):
+    """What a model has besides `Model` when one call can take much longer than anybody waits for it."""
+
+    def predict_until(
+        self, inputs: Mapping[str, Array], wanted: frozenset[str] | None, stopped: Callable[[], bool]
+    ) -> dict[str, Array]:
+        """As `predict`, but raise DeadlineExceeded soon after `stopped` says that nobody waits any more."""
         ...

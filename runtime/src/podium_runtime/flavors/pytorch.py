@@ -67,9 +67,10 @@ class TorchModel:
     """One module in evaluation mode."""
 
     columns: Sequence[str] | None = None
-    rows_independent = True  # in evaluation mode, by a signature with a leading -1 everywhere
 
     def __init__(self, module: Any, call: Call, signature: Signature | None, form: str) -> None:
+        # A class promises it by declaring a leading -1 (in evaluation mode); a graph's free first axis may be anything.
+        self.rows_independent: bool | None = True if form == "safetensors" else None
         self._module = module
         self._call = call
         self._signature = signature

@@ -34,6 +34,7 @@ _PARTS_OF_ESTIMATORS = (
     "sklearn.neural_network._stochastic_optimizers.",
     "sklearn.tree._tree.",
 )
+_LIBRARIES_BY_ROW = ("catboost.", "lightgbm.", "sklearn.", "xgboost.")
 _FORMATS = ("pickle", "joblib", "skops")
 
 
@@ -76,8 +77,6 @@ def _load_skops(path: Path) -> Any:
 class SklearnModel:
     """One estimator (or pipeline) with a `predict` method."""
 
-    rows_independent = True
-
     def __init__(self, estimator: Any) -> None:
         if not callable(getattr(estimator, "predict", None)):
             raise ModelUnusable(f"sklearn: a {type(estimator).__name__} has no predict method")
@@ -89,6 +88,7 @@ class SklearnModel:
         self._classes = _attribute(estimator, "classes_")
         self._has_probability = hasattr(estimator, "predict_proba")
         self._steps, self._last = _pipeline_steps(estimator)
+        self.rows_independent: bool | None = _by_row(estimator)
         self.properties: Mapping[str, Any] = self._describe()
 
     def predict(self, inputs: Mapping[str, Array], wanted: frozenset[str] | None) -> dict[str, Array]:
@@ -180,6 +180,27 @@ def _attribute(estimator: Any, name: str) -> Any:
         return getattr(estimator, name)
     except Exception:
         return None
+
+
+def _by_row(estimator: Any) -> bool | None:
+    """Return True where every part is known to predict row by row, None where one is code of somebody else.
+
+    scikit-learn's own estimators are fitted once and then answer each row for itself. A function of the user's, or a
+    class, may look at all rows it is given.
+    """
+    from sklearn.preprocessing import FunctionTransformer
+
+    parts = [estimator]
+    if callable(getattr(estimator, "get_params", None)):
+        parts += [part for part in estimator.get_params(deep=True).values() if hasattr(part, "get_params")]
+    for part in parts:
+        if isinstance(part, type):
+            continue
+        if not type(part).__module__.startswith(_LIBRARIES_BY_ROW):
+            return None
+        if isinstance(part, FunctionTransformer) and not isinstance(part.func, np.ufunc | None):
+            return None
+    return True
 
 
 def _pipeline_steps(estimator: Any) -> tuple[list[Any] | None, Any]:
