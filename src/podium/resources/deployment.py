@@ -10,10 +10,21 @@ from pydantic import Field, field_validator, model_validator
 from podium.resources.command import Command, extra_ports, placeholders
 from podium.resources.quantities import Duration, Size
 from podium.resources.shape import Name, Spec, Status
+from podium.resources.warmup import Warmup
 
 PREVIEW_HEADER = "x-podium-preview"
 _HEADER = re.compile(r"[a-z0-9][-a-z0-9_]{0,63}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_OWN_SETTINGS = (
+    "max_batch",
+    "max_delay",
+    "queue_length",
+    "warmup",
+    "watchdog",
+    "max_streams",
+    "max_tensor_elements",
+)
+"""Of `RuntimeSettings`: those that mean nothing to another server."""
 _READY_PATHS = {"oip": "/v2/health/ready", "openai": "/health"}
 """Where servers of a protocol say that they are ready; plain HTTP has no custom for it."""
 
@@ -72,6 +83,15 @@ class RuntimeSettings(Spec):
     """How long a batch may wait for company; 0s adds no delay."""
     queue_length: Annotated[int, Field(ge=1, le=100_000)] = 1024
     """Requests that may wait; one more is answered 429."""
+    warmup: Warmup | None = None
+    """None: one call with an input made up from the signature."""
+    watchdog: Annotated[Duration, Field(le=86400)] | None = None
+    """One call of the model that takes longer has hung, and its replica ends. 0s: never. None: twice `request_timeout`,
+    at least 30 s."""
+    max_streams: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Streamed answers under way at once in a replica; one more is answered 429. None: 16."""
+    max_tensor_elements: Annotated[int, Field(ge=1, le=2**30)] | None = None
+    """Elements that one input tensor may have; 400 beyond. None: 16777216."""
     request_timeout: Annotated[Duration, Field(ge=0.05, le=3600)] = 30.0
     max_body: Annotated[Size, Field(ge=1024, le=2**30)] = 16 * 2**20
     drain: Annotated[Duration, Field(ge=0, le=3600)] | None = None
@@ -139,7 +159,7 @@ class RuntimeSettings(Spec):
             raise ValueError(f"readyPath: expected one with protocol {self.protocol}")
         if self.model_name is not None and self.protocol != "oip":
             raise ValueError("modelName: only with protocol oip; elsewhere no path holds it")
-        for name in ("max_batch", "max_delay", "queue_length"):
+        for name in _OWN_SETTINGS:
             if getattr(self, name) != type(self).model_fields[name].default:
                 wire = type(self).model_fields[name].alias
                 raise ValueError(f"{wire}: a setting of Podium's own model server, which command replaces")

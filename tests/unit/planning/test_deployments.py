@@ -77,6 +77,8 @@ def test_the_first_wish_cuts_a_revision_and_opens_the_first_rollout() -> None:
         ({"rollout": RECREATE}, False),
         ({"revisionHistory": 3}, False),
         ({"runtime": {"maxBatch": 8}}, True),
+        ({"runtime": {"maxStreams": 8}}, True),
+        ({"runtime": {"warmup": {"requests": 2}}}, True),
         ({"resources": {"memory": "4Gi"}}, True),
         ({"sandbox": {"require": "full"}}, True),
         ({"idempotent": False}, True),

@@ -1,5 +1,6 @@
 """What a Deployment's spec refuses, and in which words."""
 
+import math
 from typing import Any
 
 import pytest
@@ -59,3 +60,59 @@ def test_variables_that_would_open_the_box_are_refused(name: str) -> None:
 def test_a_model_is_named_by_version_or_alias() -> None:
     assert "exactly one of version and alias" in problems(model={"name": "churn"})[0]
     assert "exactly one" in problems(model={"name": "churn", "version": "1", "alias": "champion"})[0]
+
+
+TENSOR: dict[str, Any] = {"name": "x", "datatype": "FP64", "shape": [1, 2], "data": [1, 2.5]}
+
+
+@pytest.mark.parametrize(
+    ("runtime", "field", "words"),
+    [
+        ({"watchdog": "-1s"}, "runtime.watchdog", "expected a duration"),
+        ({"watchdog": "2d"}, "runtime.watchdog", "86400"),
+        ({"maxStreams": 0}, "runtime.maxStreams", "greater than or equal to 1"),
+        ({"maxTensorElements": 2**31}, "runtime.maxTensorElements", "1073741824"),
+        ({"warmup": {"requests": -1}}, "runtime.warmup.requests", "greater than or equal to 0"),
+        ({"warmup": {"times": 1}}, "runtime.warmup.times", "known: example, requests"),
+        ({"warmup": {"example": {}}}, "runtime.warmup.example.inputs", "required"),
+        ({"warmup": {"example": {"inputs": []}}}, "runtime.warmup.example.inputs", "at least 1"),
+        (
+            {"warmup": {"example": {"inputs": [{**TENSOR, "datatype": "FLOAT"}]}}},
+            "runtime.warmup.example.inputs[0].datatype", "'FP64'",
+        ),
+        (
+            {"warmup": {"example": {"inputs": [{**TENSOR, "shape": [3]}]}}},
+            "runtime.warmup.example.inputs[0]", "data: expected 3 elements for the shape, got 2",
+        ),
+        (
+            {"warmup": {"example": {"inputs": [{**TENSOR, "data": [1, math.nan]}]}}},
+            "runtime.warmup.example.inputs[0].data", "finite numbers",
+        ),
+        (
+            {"warmup": {"example": {"inputs": [{**TENSOR, "data": [1, "\ud800"]}]}}},
+            "runtime.warmup.example.inputs[0].data", "Unicode",
+        ),
+        (
+            {"warmup": {"example": {"inputs": [{**TENSOR, "shape": [1, 70_000], "data": [1] * 70_000}]}}},
+            "runtime.warmup.example", "at most 64Ki",
+        ),
+        ({"warmup": {"requests": 0, "example": {"inputs": [TENSOR]}}}, "runtime.warmup", "example: nothing is called"),
+        ({"command": "serve", "watchdog": "9s"}, "runtime", "watchdog: a setting of Podium's own model server"),
+        ({"command": "serve", "warmup": {}}, "runtime", "warmup: a setting of Podium's own model server"),
+    ],
+)  # fmt: skip
+def test_what_the_model_servers_settings_refuse(runtime: dict[str, Any], field: str, words: str) -> None:
+    (problem,) = problems(runtime=runtime)
+    assert problem.startswith(f"{field}: "), problem
+    assert words in problem
+
+
+def test_an_example_is_written_and_read_again_unchanged() -> None:
+    example = {"inputs": [{**TENSOR, "data": [[1, None]]}], "parameters": {"a": {"snakeAndCamel": None}}}
+    spec = DeploymentSpec.model_validate(
+        {"model": {"name": "churn", "version": 1}, "runtime": {"warmup": {"example": example}}}
+    )
+    again = DeploymentSpec.model_validate_json(spec.model_dump_json(by_alias=True))
+    assert again == spec
+    assert again.runtime.warmup is not None and again.runtime.warmup.example is not None
+    assert again.runtime.warmup.example.body() == example

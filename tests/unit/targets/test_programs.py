@@ -1,6 +1,7 @@
 """What a wish becomes: the model server's configuration, its walls, its processors."""
 
 import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from podium.resources.errors import Unavailable
 from podium.resources.revision import RevisionSpec
 from podium.targets.port import ReplicaWish
 from podium.targets.process.programs import choose_processors, configuration, program
+from podium_runtime.config import read_config
 
 
 @pytest.fixture
@@ -43,6 +45,28 @@ def test_the_configuration_is_the_runtimes_contract(wish: ReplicaWish, tmp_path:
         "batch": {"maxSize": 64, "maxDelayMs": 5.0}, "queue": {"maxLength": 1024}, "maxBodyBytes": 16 * 2**20,
         "warmup": {"requests": 1, "example": None}, "drainSeconds": 7.0, "requestTimeoutSeconds": 30.0, "threads": 2,
     }  # fmt: skip
+
+
+def test_what_a_spec_says_beyond_the_defaults_is_told(wish: ReplicaWish, tmp_path: Path) -> None:
+    """And nothing else: an earlier build, which a revision may pin, refuses names that it does not know."""
+    tensor = {"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [[0.5, None]]}
+    example = {"inputs": [tensor], "parameters": {"maxTokens": 3}}
+    given = {
+        "warmup": {"requests": 3, "example": example},
+        "watchdog": "0s",
+        "maxStreams": 2,
+        "maxTensorElements": 9,
+    }
+    runtime = RuntimeSettings.model_validate(given)
+    spec = wish.spec.model_copy(update={"runtime": runtime})
+    found = configuration(dataclasses.replace(wish, spec=spec), tmp_path / "r", {})
+    assert found["warmup"] == {"requests": 3, "example": example}
+    assert (found["watchdogSeconds"], found["maxStreams"], found["maxTensorElements"]) == (0.0, 2, 9)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(found))
+    read = read_config(path)
+    assert (read.warmup_requests, read.warmup_example) == (3, example)
+    assert (read.watchdog_seconds, read.max_streams, read.max_tensor_elements) == (0.0, 2, 9)
 
 
 def test_the_walls_are_those_of_the_spec(wish: ReplicaWish, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 from podium.processes.sandbox import Box, Limits, python_roots, scrubbed_environment
 from podium.processes.supervision import Program, private_folder
+from podium.resources.deployment import RuntimeSettings
 from podium.resources.errors import Unavailable
+from podium.resources.warmup import Warmup
 from podium.targets.port import ReplicaWish
 from podium.targets.process import commands
 
@@ -37,10 +39,25 @@ def configuration(wish: ReplicaWish, folder: Path, ports: Mapping[str, int]) -> 
         "batch": {"maxSize": spec.runtime.max_batch, "maxDelayMs": spec.runtime.max_delay * 1000},
         "queue": {"maxLength": spec.runtime.queue_length},
         "maxBodyBytes": spec.runtime.max_body,
-        "warmup": {"requests": 1, "example": None},
         "drainSeconds": spec.runtime.drain_seconds,
         "requestTimeoutSeconds": spec.runtime.request_timeout,
         "threads": spec.resources.cpus,
+        **_where_set(spec.runtime),
+    }
+
+
+def _where_set(runtime: RuntimeSettings) -> dict[str, Any]:
+    """Settings whose defaults are the model server's own. A revision may pin an earlier build of it, which would refuse
+    the names of later ones."""
+    warmup = runtime.warmup or Warmup()
+    given: dict[str, Any] = {
+        "watchdogSeconds": runtime.watchdog,
+        "maxStreams": runtime.max_streams,
+        "maxTensorElements": runtime.max_tensor_elements,
+    }
+    return {
+        "warmup": {"requests": warmup.requests, "example": warmup.example.body() if warmup.example else None},
+        **{name: value for name, value in given.items() if value is not None},
     }
 
 
