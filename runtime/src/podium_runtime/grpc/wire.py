@@ -242,9 +242,16 @@ def _scalar(kind: Kind, value: int) -> int | bool:
 def _append(into: dict[str, Any], field: Field, piece: memoryview, where: str) -> None:
     """Numbers that repeat may come in pieces, packed or one by one."""
     pieces = into.setdefault(field.name, [])
+    if not piece:
+        # An empty one adds nothing: kept, any number of them would stay under every limit of bytes.
+        return
+    if field.most:
+        # The few bytes there may be are kept in one piece, so that counting them does not grow with the pieces.
+        piece = memoryview(b"".join((*pieces, piece)))
+        pieces.clear()
+        if len(piece) > field.most:
+            raise InvalidInput(_inside(where, field.name), f"at most {field.most} bytes", "more")
     pieces.append(piece)
-    if field.most and sum(map(len, pieces)) > field.most:
-        raise InvalidInput(_inside(where, field.name), f"at most {field.most} bytes", "more")
     if field.width and len(piece) % field.width:
         raise InvalidInput(
             _inside(where, field.name), f"numbers of {field.width} bytes each", f"{len(piece)} bytes"
