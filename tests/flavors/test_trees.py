@@ -12,6 +12,10 @@ from tests.flavors.cases import CANCER, MALIGNANT, texts
 from tests.flavors.pushing import pushed
 
 
+# Three questions about one row, which have nothing to do with each other's answers.
+LABELS = np.column_stack([MALIGNANT, CANCER[:, 0] > 14, CANCER[:, 1] > 19]).astype(int)
+
+
 def xgboost_saved(tmp_path, estimator):
     estimator.save_model(tmp_path / "model.ubj")
     return load_model("xgboost", tmp_path, "model.ubj", {}, threads=1)
@@ -43,6 +47,11 @@ def test_xgboost_by_columns_in_any_order(tmp_path):
         ({"n_estimators": 4, "objective": "multi:softmax"}, MALIGNANT + (CANCER[:, 0] > 14)),
         ({"n_estimators": 4, "booster": "gblinear"}, MALIGNANT),
         ({"n_estimators": 4, "booster": "dart"}, MALIGNANT),
+        ({"n_estimators": 4, "objective": "binary:hinge"}, MALIGNANT),
+        ({"n_estimators": 4, "objective": "binary:logitraw"}, MALIGNANT),
+        ({"n_estimators": 4}, LABELS),
+        ({"n_estimators": 4}, LABELS[:, :2]),
+        ({"n_estimators": 4, "multi_strategy": "multi_output_tree"}, LABELS),
     ],
 )
 def test_xgboost_answers_as_the_class_that_was_saved(tmp_path, settings, labels):
@@ -54,6 +63,45 @@ def test_xgboost_answers_as_the_class_that_was_saved(tmp_path, settings, labels)
     assert outputs["predict"].tolist() == estimator.predict(CANCER).tolist()
     if "predict_proba" in outputs:
         assert outputs["predict_proba"].tobytes() == estimator.predict_proba(CANCER).tobytes()
+
+
+def test_xgboost_labels_do_not_exclude_each_other(tmp_path):
+    import xgboost
+
+    estimator = xgboost.XGBClassifier(n_estimators=30, max_depth=2).fit(CANCER, LABELS)
+    model = xgboost_saved(tmp_path, estimator)
+    answers = model.predict({"input": CANCER}, None)["predict"]
+    assert {tuple(row) for row in answers.tolist()} == {tuple(row) for row in LABELS.tolist()}
+    assert [(spec.name, spec.datatype, spec.shape) for spec in model.infer_signature().outputs] == [
+        ("predict", "INT64", (-1, 3)),
+        ("predict_proba", "FP32", (-1, 3)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "target"),
+    [
+        ("XGBRegressor", {"objective": "reg:squarederror"}, CANCER[:, :2]),
+        (
+            "XGBRegressor",
+            {"objective": "reg:squarederror", "multi_strategy": "multi_output_tree"},
+            CANCER[:, :2],
+        ),
+        ("XGBRegressor", {"objective": "reg:quantileerror", "quantile_alpha": [0.1, 0.9]}, CANCER[:, 0]),
+        ("XGBRegressor", {"objective": "count:poisson"}, CANCER[:, 0]),
+        ("XGBRegressor", {"objective": "reg:logistic"}, MALIGNANT),
+        ("XGBRanker", {"objective": "rank:ndcg"}, MALIGNANT),
+        ("XGBRFClassifier", {}, MALIGNANT),
+    ],
+)
+def test_xgboost_answers_as_the_other_classes(tmp_path, name, settings, target):
+    import xgboost
+
+    estimator = getattr(xgboost, name)(n_estimators=4, max_depth=2, **settings)
+    estimator.fit(CANCER, target, **({"group": [len(CANCER)]} if name == "XGBRanker" else {}))
+    wanted = estimator.predict(CANCER)
+    got = xgboost_saved(tmp_path, estimator).predict({"input": CANCER}, None)["predict"]
+    assert (got.dtype, got.tolist()) == (wanted.dtype, wanted.tolist())
 
 
 @pytest.mark.parametrize("suffix", ["json", "ubj"])

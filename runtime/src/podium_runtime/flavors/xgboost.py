@@ -4,8 +4,9 @@ The input is one FP64 tensor `input` of shape [-1, features] (XGBoost itself com
 tensor per column where the model knows its columns' names. A missing value is null (NaN), a categorical feature is
 the number of its category.
 
-Outputs are what the class that was saved would answer. A native Booster or an XGBRegressor: `predict`. An
-XGBClassifier (its files say so): `predict`, the class's number, and `predict_proba`. A file that was saved after
+Outputs are what the class that was saved would answer. A native Booster, an XGBRegressor or an XGBRanker: `predict`.
+An XGBClassifier (its files say so): `predict`, the class's number, or 0 or 1 for each of several labels (INT64), and
+`predict_proba`, unless it was trained to give classes only (`multi:softmax`). A file that was saved after
 early stopping predicts with the best iteration, as the scikit-learn classes do, and a native Booster with all of its
 trees, as `Booster.predict` does.
 """
@@ -49,6 +50,8 @@ class XgboostModel:
         self._objective = str(learner["objective"]["name"])
         # Only trees predict without a DMatrix being made first.
         self._inplace = learner["gradient_booster"]["name"] in ("gbtree", "dart")
+        # As XGBClassifier tells classes from labels: only classes exclude each other, and only they are counted.
+        self._several_classes = int(learner["learner_model_param"]["num_class"]) > 1
         wrapper = json.loads(booster.attr("scikit_learn") or "{}")
         self._classifies = wrapper.get("_estimator_type") == "classifier"
         best = booster.attr("best_iteration")
@@ -73,7 +76,10 @@ class XgboostModel:
             # XGBClassifier: a probability above one half is class 1.
             label = (answer > 0.5).astype(np.int64)
             return {PREDICT: label, PROBABILITY: np.column_stack([1.0 - answer, answer])}
-        return {PREDICT: answer.argmax(axis=1), PROBABILITY: answer}
+        if self._several_classes:
+            return {PREDICT: answer.argmax(axis=1), PROBABILITY: answer}
+        # One probability per label, each for itself: any number of labels may be true.
+        return {PREDICT: (answer > 0.5).astype(np.int64), PROBABILITY: answer}
 
     def infer_signature(self) -> Signature | None:
         """Return one tensor of all features, and the outputs as a trial prediction of one row of zeros shows them."""
