@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from podium.gateway.render import grpc, v1
+from podium.gateway.render import grpc, streams, v1
 from podium.gateway.render.access import FILTERS
 from podium.gateway.render.document import Document, document, fragment, typed
 from podium.gateway.render.problem import local_replies
@@ -85,6 +85,7 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
     return [
         grpc.naming(),
         v1.paths(),
+        streams.without_timeout(),
         *(
             {
                 "name": name,

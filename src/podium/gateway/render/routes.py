@@ -30,6 +30,8 @@ _SELECTIONS = 50
 """How often a host that was tried already is drawn again before it is taken after all. Least-request draws two hosts
 and takes the idler one, which is the dead one (it refuses at once): of two hosts it comes up three times out of four,
 so that with Envoy's usual 3 or so draws a third of the retries would end on it."""
+_EXTENSIONS = ["binary_tensor_data"]
+"""Of the protocol, as a replica names them: what a client is told here holds behind the gateway."""
 _ID = "[^/]+"
 _WITHOUT_WORKSPACE = {"pattern": {"regex": f"^/ws/{_ID}"}, "substitution": ""}
 """Not a rewritten prefix: the path of a gRPC call, which is back in place by then, has to stay as it is."""
@@ -123,7 +125,7 @@ def _retry(reasons: str) -> dict[str, Any]:
 @functools.lru_cache(maxsize=4)
 def _before(configured: bool, version: str) -> tuple[bytes, ...]:
     """What the gateway answers itself. It is ready as soon as it has had a configuration from the server."""
-    about = {"name": "podium", "version": version, "extensions": []}
+    about = {"name": "podium", "version": version, "extensions": _EXTENSIONS}
     ready = (
         {"status": 200, "body": {"inline_string": '{"ready":true}'}}
         if configured
