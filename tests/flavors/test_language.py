@@ -2,13 +2,14 @@
 
 import json
 import threading
+from itertools import zip_longest
 
 import numpy as np
 import pytest
 
 from podium.resources.errors import InvalidInput as Refused
-from podium_runtime.errors import InvalidInput
-from podium_runtime.flavors import Streaming
+from podium_runtime.errors import DeadlineExceeded, InvalidInput
+from podium_runtime.flavors import Stoppable, Streaming
 from podium_runtime.signature import InputCheck
 from tests.flavors.cases import SENTENCES, texts
 from tests.flavors.pushing import pushed
@@ -39,6 +40,72 @@ def test_a_closed_stream_ends_the_generation(generation):
     next(stream)
     stream.close()
     assert set(threading.enumerate()) == before
+
+
+def test_a_stream_generates_only_while_somebody_waits(generation, monkeypatch):
+    made = []
+    forward = generation._model.forward
+    monkeypatch.setattr(generation._model, "forward", lambda *a, **k: made.append(1) or forward(*a, **k))
+    stream = generation.predict_stream(checked(generation, text=texts("rain"), max_new_tokens=np.array([40])))
+    next(stream)
+    # Another call runs to its end in between, and the stream has not gone on meanwhile.
+    early = len(made)
+    generation.predict(checked(generation, text=texts("rain"), max_new_tokens=np.array([30])), None)
+    assert len(made) == early + 30
+    assert early < 10
+    rest = list(stream)
+    assert len(rest) > 1
+    assert len(made) == 30 + 40
+
+
+def test_streams_side_by_side_draw_as_each_would_alone(generation):
+    import torch
+
+    def stream(seed):
+        settings = {
+            "temperature": np.array([1.5]),
+            "seed": np.array([seed]),
+            "max_new_tokens": np.array([20]),
+        }
+        pieces = generation.predict_stream(checked(generation, text=texts("rain"), **settings))
+        return (piece["generated_text"][0] for piece in pieces)
+
+    alone = [list(stream(1)), list(stream(2))]
+    assert alone[0] != alone[1]
+    before = torch.get_rng_state()
+    side_by_side = [[], []]
+    for pieces in zip_longest(stream(1), stream(2)):
+        for seen, piece in zip(side_by_side, pieces, strict=True):
+            seen.extend([] if piece is None else [piece])
+    assert side_by_side == alone
+    # A seed is one request's, and nobody else's numbers can be told from it.
+    generation.predict(
+        checked(generation, text=texts("rain"), seed=np.array([1]), temperature=np.array([1.5])), None
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_stream_without_whole_words_still_has_events(generation, monkeypatch):
+    words = [
+        token for token in range(len(generation._tokenizer)) if token != generation._tokenizer.unk_token_id
+    ]
+    monkeypatch.setattr(generation._model.generation_config, "suppress_tokens", words)
+    stream = generation.predict_stream(checked(generation, text=texts("rain"), max_new_tokens=np.array([50])))
+    assert [piece["generated_text"][0] for piece in stream] == [""] * 3
+
+
+def test_a_generation_ends_when_nobody_waits(generation):
+    assert isinstance(generation, Stoppable)
+    asked = []
+
+    def stopped():
+        asked.append(1)
+        return len(asked) > 5
+
+    inputs = checked(generation, text=texts("rain", "rain"), max_new_tokens=np.array([60]))
+    with pytest.raises(DeadlineExceeded):
+        generation.predict_until(inputs, None, stopped)
+    assert len(asked) == 6
 
 
 def test_a_seed_makes_drawn_text_repeatable(generation):

@@ -11,7 +11,6 @@ from podium_runtime.signature import InputCheck
 from tests.flavors.cases import CANCER, MALIGNANT, texts
 from tests.flavors.pushing import pushed
 
-
 # Three questions about one row, which have nothing to do with each other's answers.
 LABELS = np.column_stack([MALIGNANT, CANCER[:, 0] > 14, CANCER[:, 1] > 19]).astype(int)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from podium_runtime.errors import ModelUnusable
-from podium_runtime.flavors.port import Model, Streaming
+from podium_runtime.flavors.port import Model, Stoppable, Streaming
 
 FLAVORS: dict[str, str] = {
     "lightgbm": "podium_runtime.flavors.lightgbm",
@@ -24,7 +24,7 @@ FLAVORS: dict[str, str] = {
     "xgboost": "podium_runtime.flavors.xgboost",
 }
 
-__all__ = ["FLAVORS", "Model", "Streaming", "load_model"]
+__all__ = ["FLAVORS", "Model", "Stoppable", "Streaming", "load_model"]
 
 
 def load_model(flavor: str, folder: Path, entry: str, options: Mapping[str, Any], threads: int) -> Model:

@@ -9,14 +9,13 @@ The prompt and what is generated share the model's window. A prompt that fills i
 to what is left.
 """
 
-import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from podium_runtime.errors import InvalidInput
+from podium_runtime.errors import DeadlineExceeded, InvalidInput
 from podium_runtime.flavors.transformers import TEXT, longest, texts_of, versions
 from podium_runtime.signature import Signature, TensorSpec
 from podium_runtime.tensors import Array
@@ -24,6 +23,8 @@ from podium_runtime.tensors import Array
 OUTPUT = "generated_text"
 DEFAULT_NEW_TOKENS = 256
 MOST_NEW_TOKENS = 8192
+_SILENT_TOKENS = 16
+"""After so many tokens without a whole word a stream gives an empty piece, so that no event takes long."""
 _SETTINGS = {"max_new_tokens": "INT64", "temperature": "FP64", "top_p": "FP64", "seed": "INT64"}
 
 
@@ -43,16 +44,31 @@ class GenerationModel:
         }
 
     def predict(self, inputs: Mapping[str, Array], wanted: frozenset[str] | None) -> dict[str, Array]:
+        return self.predict_until(inputs, wanted, lambda: False)
+
+    def predict_until(
+        self, inputs: Mapping[str, Array], wanted: frozenset[str] | None, stopped: Callable[[], bool]
+    ) -> dict[str, Array]:
+        """As `predict`; raises DeadlineExceeded after the token during which `stopped` became true."""
+        import torch
+
         settings = self._settings(inputs)
-        texts = [self._generate(text, settings) for text in texts_of(inputs)]
+        # Every prompt of a seeded request begins with the seed, and what comes after the request does not.
+        with torch.random.fork_rng(devices=[], enabled="seed" in settings):
+            texts = [self._generate(text, settings, stopped) for text in texts_of(inputs)]
         return {OUTPUT: np.array(texts, dtype=object)}
 
     def predict_stream(self, inputs: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
-        """Yield the generated text in pieces of whole words. Takes one prompt; closing it stops the generation."""
+        """Yield the generated text in pieces of whole words; an empty piece where none is whole for a while.
+
+        Takes one prompt. Nothing is generated between two pieces; closing the iterator stops the generation.
+        """
         texts = texts_of(inputs)
         if len(texts) != 1:
             raise InvalidInput("inputs[0].shape", "one prompt for a stream", str(len(texts)))
-        work = _Generation(self._model, self._tokenizer, self._arguments(texts[0], self._settings(inputs)))
+        settings = self._settings(inputs)
+        arguments = self._arguments(texts[0], settings)
+        work = _Generation(self._model, self._tokenizer, arguments, settings.get("seed"))
         try:
             for piece in work:
                 yield {OUTPUT: np.array([piece], dtype=object)}
@@ -66,12 +82,23 @@ class GenerationModel:
     def framework(self) -> dict[str, str]:
         return versions()
 
-    def _generate(self, text: str, settings: Mapping[str, Any]) -> str:
+    def _generate(self, text: str, settings: Mapping[str, Any], stopped: Callable[[], bool]) -> str:
         import torch
 
+        late = False
+
+        def over(tokens: Any, scores: Any, **_: Any) -> Any:
+            nonlocal late
+            late = late or stopped()
+            return torch.full((tokens.shape[0],), late, dtype=torch.bool)
+
         arguments = self._arguments(text, settings)
+        if "seed" in settings:
+            torch.manual_seed(settings["seed"])
         with torch.inference_mode():
-            answer = self._model.generate(**arguments)
+            answer = self._model.generate(**arguments, stopping_criteria=[over])
+        if late:
+            raise DeadlineExceeded("nobody waits for the text any more that the model was generating")
         new = answer[0, arguments["input_ids"].shape[1] :]
         return str(self._tokenizer.decode(new, skip_special_tokens=True))
 
@@ -95,8 +122,6 @@ class GenerationModel:
         return given
 
     def _arguments(self, text: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        import torch
-
         tokens = self._tokenizer(text, return_tensors="pt")
         size = int(tokens["input_ids"].shape[1])
         if size == 0:
@@ -106,8 +131,6 @@ class GenerationModel:
             raise InvalidInput(
                 "inputs[0].data[0]", f"a prompt of at most {(self._window or 0) - 1} tokens", f"{size} tokens"
             )
-        if "seed" in settings:
-            torch.manual_seed(settings["seed"])
         own = self._model.generation_config
         length = settings.get("max_new_tokens") or own.max_new_tokens or DEFAULT_NEW_TOKENS
         drawn = {name: settings[name] for name in ("temperature", "top_p") if name in settings}
@@ -125,20 +148,26 @@ class GenerationModel:
 class _Generation:
     """One call of `generate` in a thread of its own, whose text is iterated over while it comes.
 
-    transformers hands out tokens through a callback from inside the call: hence the thread and the queue.
+    transformers hands out tokens through a callback from inside the call: hence the thread. It only runs while
+    somebody waits for the next piece, so that it neither competes with other calls of the model nor runs ahead of a
+    slow reader. The state of PyTorch's random numbers, which are the process's, goes in and out with it.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, arguments: Mapping[str, Any]) -> None:
+    def __init__(self, model: Any, tokenizer: Any, arguments: Mapping[str, Any], seed: int | None) -> None:
         from transformers import TextStreamer
 
-        pieces: queue.SimpleQueue[str | BaseException | None] = queue.SimpleQueue()
-        self._pieces = pieces
-        self._stopped = threading.Event()
+        self._piece: str | BaseException | None = None
+        self._go = threading.Semaphore(0)
+        self._came = threading.Semaphore(0)
+        self._stopped = False
+        self._silent = 0
+        self._random = _random_state(seed)
+        hand_over = self._hand_over
 
         class Streamer(TextStreamer):  # type: ignore[misc]  # transformers is not typed
             def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
                 if text:
-                    pieces.put(text)
+                    hand_over(text)
 
         streamer = Streamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
         self._thread = threading.Thread(
@@ -147,26 +176,63 @@ class _Generation:
         self._thread.start()
 
     def __iter__(self) -> Iterator[str]:
-        while (piece := self._pieces.get()) is not None:
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
+        import torch
+
+        while True:
+            others = torch.get_rng_state()
+            torch.set_rng_state(self._random)
+            self._go.release()
+            self._came.acquire()
+            self._random = torch.get_rng_state()
+            torch.set_rng_state(others)
+            if self._piece is None:
+                return
+            if isinstance(self._piece, BaseException):
+                raise self._piece
+            yield self._piece
 
     def stop(self) -> None:
         """End the generation after its current token, and wait for that."""
-        self._stopped.set()
+        self._stopped = True
+        self._go.release()
         self._thread.join()
+
+    def _hand_over(self, piece: str) -> None:
+        if self._stopped:
+            return
+        self._silent = 0
+        self._piece = piece
+        self._came.release()
+        self._go.acquire()
 
     def _run(self, model: Any, arguments: Mapping[str, Any]) -> None:
         import torch
 
         def stopped(tokens: Any, scores: Any, **_: Any) -> Any:
-            return torch.full((tokens.shape[0],), self._stopped.is_set(), dtype=torch.bool)
+            self._silent += 1
+            if self._silent >= _SILENT_TOKENS:
+                self._hand_over("")
+            return torch.full((tokens.shape[0],), self._stopped, dtype=torch.bool)
 
+        self._go.acquire()
+        end: BaseException | None = None
         try:
-            with torch.inference_mode():
-                model.generate(**arguments, stopping_criteria=[stopped])
+            if not self._stopped:
+                with torch.inference_mode():
+                    model.generate(**arguments, stopping_criteria=[stopped])
         except BaseException as error:
-            self._pieces.put(error)
-        else:
-            self._pieces.put(None)
+            end = error
+        self._piece = end
+        self._came.release()
+
+
+def _random_state(seed: int | None) -> Any:
+    """Return a state of PyTorch's generator of random numbers: that of the seed, or one that nobody knows."""
+    import torch
+
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator.get_state()
