@@ -45,6 +45,9 @@ from podium.resources.requests import PushRequest
 HOST = "127.0.0.1"
 LEFT_OUT = frozenset({".git", "__pycache__", ".ipynb_checkpoints", ".DS_Store"})
 """Names that are no part of a model; the same that a push leaves out."""
+_SWEEPING = ".sweeping"
+"""The lock of the folder that the runs' folders are in."""
+_RUN = re.compile(r"[0-9a-f]{12}")
 _HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 _MAX_LOCK_BYTES = 16 * 2**20
 _LONGEST_COMMAND = 2000
@@ -90,7 +93,7 @@ def serve(settings: Settings, wish: Wish) -> int:
 def _serve(settings: Settings, wish: Wish) -> None:
     private_folder(settings.home)
     name = wish.name or _name_of(wish.path)
-    with _listen(wish.port) as listener, _work_folder(settings.home / "serving") as work:
+    with _listen(wish.port) as listener, work_folder(settings.home / "serving") as work:
         manifest, prepared = _prepare(settings, wish, work)
         replica = LocalReplica(work / "run", _log)
         try:
@@ -192,22 +195,34 @@ def _chunks(file: Path) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _work_folder(root: Path) -> Iterator[Path]:
+def work_folder(root: Path) -> Iterator[Path]:
     """A folder of this run, removed at its end; those of runs that were killed go with it."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for left in root.iterdir():
-        with (left / "lock").open("a") as lock, contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove_tree(left)
-    work = root / secrets.token_hex(6)
-    work.mkdir(mode=0o700)
-    with (work / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as held:
+        # While one run sweeps or makes its folder no other does: a folder that nobody holds yet is nobody's.
+        with (root / _SWEEPING).open("a") as sweeping:
+            fcntl.flock(sweeping, fcntl.LOCK_EX)
+            _sweep(root)
+            work = root / secrets.token_hex(6)
+            work.mkdir(mode=0o700)
+            fcntl.flock(held.enter_context((work / "lock").open("a")), fcntl.LOCK_EX)
         try:
             yield work
         finally:
             with contextlib.suppress(OSError):
                 remove_tree(work)
+
+
+def _sweep(root: Path) -> None:
+    """What runs that were killed left behind. Anything else that lies there is left alone."""
+    for left in root.iterdir():
+        # A run may end, and its folder go, while this looks at it.
+        with contextlib.suppress(OSError):
+            if not _RUN.fullmatch(left.name):
+                continue
+            with (left / "lock").open("a") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                remove_tree(left)
 
 
 def _name_of(path: Path) -> str:

@@ -9,6 +9,7 @@ stdout, and ends when stdin closes, also in the middle of a job. Standard librar
 
 import collections
 import json
+import math
 import os
 import random
 import selectors
@@ -218,8 +219,9 @@ class Run:
 
 
 def quantile(ordered: list[float], share: float) -> float:
-    """The smallest value that `share` of all do not exceed; 0 for none."""
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+    """The nearest-rank quantile of ascending values: the smallest that `share` of all do not exceed; 0 for none."""
+    # Rounded: 0.07 * 100 is a little over 7, and the seventh is meant.
+    return ordered[max(0, math.ceil(round(share * len(ordered), 9)) - 1)] if ordered else 0.0
 
 
 def payload(path: str, body: bytes) -> bytes:
