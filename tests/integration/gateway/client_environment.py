@@ -1,6 +1,6 @@
 """Environments of other people's clients, each apart from ours: their protobuf descriptors clash with one another.
 
-Built by uv from a lock with hashes (`requirements/clients-*.txt`), kept under `.cache` by the lock's digest. Tests talk
+Built by `tools/side_environment.sh` from a lock with hashes (`requirements/clients-*.txt`), kept under `.cache` by the lock's digest. Tests talk
 to a driver process in it, one JSON line per call and answer.
 """
 
@@ -12,8 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-
-import uv
 
 ROOT = Path(__file__).parents[3]
 
@@ -33,12 +31,9 @@ def client_python(name: str) -> Path:
         if complete.exists() and python.exists():
             return python
         shutil.rmtree(folder, ignore_errors=True)
-        for command in (
-            ["venv", "--python", sys.executable, folder],
-            ["pip", "install", "--python", python, "--require-hashes", "--no-deps", "-r", lock],
-        ):
-            done = subprocess.run([uv.find_uv_bin(), *command], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr[-4000:]
+        command = ["tools/side_environment.sh", folder, lock]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-4000:]
         complete.touch()
     return python
 

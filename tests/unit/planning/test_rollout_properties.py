@@ -121,7 +121,9 @@ def test_one_world_moves_the_weight_at_most_once_and_then_the_rollout_rests(
             break
     else:
         pytest.fail(f"no rest: {weights}, {current.status.phase}")
-    assert len(weights) <= 2, weights
+    # What a user promotes by hand before it has begun takes its first step on the way.
+    by_hand = before.status.phase == "Pending" and before.spec.requested == "promote"
+    assert len(weights) <= 2 + by_hand, weights
 
 
 @given(under_way(), worlds())

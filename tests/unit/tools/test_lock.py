@@ -37,7 +37,7 @@ def test_a_comment_changes_nothing(copy: Path) -> None:
         ("requirements/build.in", "hatchling", "hatchling\nwheel", {"dev", "build"}),
         ("pyproject.toml", '"s3fs>=2024.6"', '"s3fs>=2025.1"', {"dev", "podium"}),
         ("pyproject.toml", '"orjson>=3.10",', "", {"dev", "podium"}),
-        ("runtime/pyproject.toml", '"orjson>=3.9",', "", {"dev", "podium"}),
+        ("runtime/pyproject.toml", '"orjson>=3.9",', "", {"dev", "flavors", "podium"}),
     ],
 )
 def test_a_changed_requirement_is_noticed(
