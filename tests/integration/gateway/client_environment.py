@@ -1,7 +1,7 @@
 """Environments of other people's clients, each apart from ours: their protobuf descriptors clash with one another.
 
-Built by `tools/side_environment.sh` from a lock with hashes (`requirements/clients-*.txt`), kept under `.cache` by the lock's digest. Tests talk
-to a driver process in it, one JSON line per call and answer.
+Built by `tools/side_environment.sh` from a lock with hashes (`requirements/clients-*.txt`), kept under `.cache` by the
+lock's digest. Tests talk to a driver process in it, one JSON line per call and answer.
 """
 
 import fcntl
