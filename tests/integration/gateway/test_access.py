@@ -77,6 +77,7 @@ def test_answers_are_problems(signer: Signer, gateway: Gateway) -> None:
     body = missing.json()
     assert (body["code"], body["status"], body["instance"]) == ("unauthenticated", 401, "mine")
     assert body["type"] == "urn:podium:problem:unauthenticated"
+    assert body["error"] == body["detail"] != "", "what clients of the inference protocol show"
     refused = gateway.get(PATH, headers={"authorization": f"Bearer {signer.token(ws=['team'])}"})
     assert refused.headers["content-type"] == "application/problem+json"
     assert (refused.json()["code"], refused.json()["status"]) == ("forbidden", 403)

@@ -20,12 +20,16 @@ _TITLES = {
 
 
 def problem(code: str, status: int, detail: str, **more: str) -> dict[str, Any]:
-    """The members of one problem; `code` is the one that programs look at."""
+    """The members of one problem; `code` is the one that programs look at.
+
+    `error` is the detail once more: clients of the Open Inference Protocol show what stands there, and nothing else.
+    """
     return {
         "type": f"urn:podium:problem:{code}",
         "title": _TITLES[code],
         "status": status,
         "detail": detail,
+        "error": detail,
         "code": code,
         **more,
     }
