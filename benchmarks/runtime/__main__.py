@@ -1,8 +1,8 @@
 """The model server beside MLServer, in one run: `python -m benchmarks.runtime`.
 
 One server process each, on one core; the client on another. Requests per second and latencies at 1, 16 and 64
-connections in interleaved rounds; medians, and ratios to MLServer at its best (as it comes, or with its adaptive
-batching tuned) in the same round. Exit status 1 when a goal is not met.
+connections in interleaved rounds; medians, and ratios to MLServer at its best (as it comes, or tuned for the section)
+in the same round. Exit status 1 when a goal is not met.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from rich.status import Status
 from benchmarks import report
 from benchmarks.runtime.contestants import MLSERVER, cores
 from benchmarks.runtime.rounds import Bench, Effort
-from benchmarks.runtime.sections import SECTIONS, Outcome, tune
+from benchmarks.runtime.sections import SECTIONS, Outcome
 
 _SHOWN = (
     "server", "connections", "per_second", "p50_ms", "p99_ms", "times", "alone_ms", "beyond_alone_ms", "client_busy",
@@ -42,14 +42,12 @@ def measure(options: argparse.Namespace, status: Status, console: Console) -> li
     with tempfile.TemporaryDirectory(prefix="pbr-", dir="/tmp") as made:
         effort = Effort(options.rounds, options.seconds, options.connections)
         bench = Bench(Path(made), effort, cores(), status.update)
-        tuned = tune(bench)
-        console.print(
-            f"MLServer tuned: max_batch_size {tuned.batch_size}, max_batch_time {tuned.batch_seconds:g} s, "
-            f"parallel_workers {tuned.workers}, debug off. Cores: server {bench.cores[0]}, client {bench.cores[1]}"
-        )
+        console.print(f"Cores: server {bench.cores[0]}, client {bench.cores[1]}")
         for name in options.only:
-            outcome = SECTIONS[name](bench, tuned)
+            outcome = SECTIONS[name](bench)
             outcomes.append(outcome)
+            tried = [{key: row[key] for key in row if key != "section"} for row in outcome.tuning]
+            report.show(outcome.tuning[0]["section"], tried, console)
             shown = [{key: row[key] for key in _SHOWN if key in row} for row in outcome.rows]
             report.show(outcome.rows[0]["section"], shown, console)
     return outcomes
@@ -67,7 +65,7 @@ def main() -> int:
     goals = [goal for outcome in outcomes for goal in outcome.goals]
     if goals:
         report.show("Goals", goals, console)
-    everything = [row for outcome in outcomes for row in outcome.rows] + goals
+    everything = [row for outcome in outcomes for row in (*outcome.tuning, *outcome.rows)] + goals
     console.print(f"written to {report.write('runtime', everything, options.json)}")
     return 0 if all(goal["met"] for goal in goals) else 1
 

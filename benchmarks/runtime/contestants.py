@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.runtime.models import Trained
+from benchmarks.runtime.talk import connect
 from podium.resources.errors import Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ class Server:
     python: Path
     """Its interpreter."""
     http: str
-    """HOST:PORT."""
+    """HOST:PORT, or the path of a Unix socket."""
     grpc: str | None = None
     log: Path = Path(os.devnull)
 
@@ -72,14 +73,17 @@ def bound_to(core: int | None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def podium(trained: Trained, core: int | None, **settings: Any) -> Iterator[Server]:
-    """podium-runtime with its defaults; `settings` are added to its configuration."""
+def podium(trained: Trained, core: int | None, *, uds: bool = False, **settings: Any) -> Iterator[Server]:
+    """podium-runtime with its defaults, on loopback or on a Unix socket; `settings` are added to its configuration."""
     folder = Path(tempfile.mkdtemp(prefix="pbr-", dir="/tmp"))
     try:
-        (port,) = free_ports(1)
-        config = write_config(folder, trained, {"host": "127.0.0.1", "port": port}, **settings)
+        address = str(folder / "s")
+        listen: dict[str, Any] = {"uds": address}
+        if not uds:
+            (port,) = free_ports(1)
+            address, listen = f"127.0.0.1:{port}", {"host": "127.0.0.1", "port": port}
+        config = write_config(folder, trained, listen, **settings)
         command = [sys.executable, "-m", "podium_runtime", "serve", str(config)]
-        address = f"127.0.0.1:{port}"
         with _running(command, folder, core) as process:
             server = Server("podium", process, Path(sys.executable), address, log=folder / "log")
             wait_ready(server)
@@ -204,8 +208,9 @@ def wait_for(happened: Callable[[], bool], server: Server) -> None:
 
 def get(address: str, path: str) -> int:
     """The status of a GET."""
-    host, _, port = address.rpartition(":")
-    with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=5)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("localhost", timeout=5)) as connection:
+        connection.sock = connect(address, 5.0)
+        connection.sock.settimeout(5.0)
         connection.request("GET", path)
         return connection.getresponse().status
 
