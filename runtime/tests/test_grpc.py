@@ -1,11 +1,19 @@
 """The gRPC skin of a real replica, as the gateway asks it: one message without a frame as the body of a POST."""
 
+import asyncio
 import contextlib
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 
-from podium_runtime.grpc import schema, wire
+from podium_runtime import errors
+from podium_runtime.batching import Batcher
+from podium_runtime.config import Served
+from podium_runtime.core import Dataplane
+from podium_runtime.grpc import PREFIX, schema, skin, wire
+from podium_runtime.jobs import Limits
+from podium_runtime.metrics import Metrics
 from runtime.tests.replica import Connection, python_version, running
 
 ECHO = """
@@ -21,7 +29,15 @@ class Model:
             time.sleep(float(inputs["sleep"][0]))
         return inputs
 """
-PATH = f"/{schema.SERVICE}/"
+LOADING = """
+import os, time
+class Model:
+    def load(self, path):
+        while not os.path.exists(GATE):
+            time.sleep(0.002)
+    def predict(self, inputs):
+        return inputs
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +50,7 @@ def replica(tmp_path_factory):
 
 
 def call(replica, method, body=b"", headers=None):
-    return replica.ask("POST", PATH + method, body, headers)
+    return replica.ask("POST", PREFIX + method, body, headers)
 
 
 def request(name="x", model="churn", **more):
@@ -109,7 +125,7 @@ def test_garbage_costs_no_5xx_and_no_memory(replica):
                 body = bytearray(good if number % 2 else dice.bytes(dice.integers(1, 3000)))
                 for _ in range(2 if number % 2 else 0):
                     body[dice.integers(len(body))] = dice.integers(256)
-                answer = connection.ask("POST", PATH + "ModelInfer", bytes(body))
+                answer = connection.ask("POST", PREFIX + "ModelInfer", bytes(body))
                 assert answer.status in (200, 400, 404), (body, answer)
 
         some(500)
@@ -120,12 +136,51 @@ def test_garbage_costs_no_5xx_and_no_memory(replica):
 
 
 def test_while_it_loads(tmp_path):
-    slow = "import time\n\nclass Model:\n    def load(self, path):\n        time.sleep(3)\n"
-    slow += "    def predict(self, inputs):\n        return inputs\n"
-    with running(python_version(tmp_path, slow).write(), ready=False) as made:
+    gate = tmp_path / "gate"
+    with running(
+        python_version(tmp_path, LOADING.replace("GATE", repr(str(gate)))).write(), ready=False
+    ) as made:
         made.wait_for(lambda: call(made, "ServerLive").status == 200)
         assert message(call(made, "ServerReady"), schema.READY) == {"ready": False}
         assert refused(call(made, "ModelInfer", request()))[:2] == (503, 14)
         named = wire.encode(schema.MODEL, {"name": "churn"})
         assert refused(call(made, "ModelMetadata", named))[:2] == (503, 14)
         assert message(call(made, "ModelReady", named), schema.READY) == {"ready": False}
+        gate.touch()
+        made.wait_ready()
+        assert message(call(made, "ModelReady", named), schema.READY) == {"ready": True}
+
+
+def test_a_failure_is_logged_with_what_ties_it_to_other_logs(replica):
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    headers = {"traceparent": trace, "x-request-id": "failing"}
+    assert refused(call(replica, "ModelInfer", request("fail"), headers))[:2] == (500, 13)
+    found = [line for line in replica.log_lines() if line.get("request_id") == "failing"]
+    assert [(line["traceparent"], line["exception"]) for line in found] == [(trace, "ValueError")]
+
+
+def test_a_replica_whose_model_hangs_is_not_live():
+    async def live():
+        served = Served("churn", "3", "default", "churn-00002")
+        metrics = Metrics(served)
+        batcher = Batcher(Limits(1, 0, 1, 1), metrics, asyncio.get_running_loop())
+        core = Dataplane(served, batcher, 30, 10)
+        found = []
+        for happen in (lambda: None, core.hang):
+            happen()
+            status, _, body = await skin.answer(core, "ServerLive", b"", None, pytest.fail)
+            found.append((status, wire.decode(schema.LIVE, body)))
+        batcher.stop()
+        return found
+
+    assert asyncio.run(live()) == [(200, {"live": True}), (200, {"live": False})]
+
+
+@pytest.mark.parametrize("ahead", range(10))
+@pytest.mark.parametrize("letter", ["漢", "ü", "%", "😀", "x"])
+def test_long_messages_are_cut_between_characters(letter, ahead):
+    text = "y" * ahead + letter * 5000
+    _, headers, _ = skin.refusal(errors.UnknownPath(text))
+    told = dict(headers)[b"x-grpc-message"].decode()
+    assert 4096 - 12 <= len(told) <= 4096
+    assert text.startswith(unquote(told, errors="strict"))

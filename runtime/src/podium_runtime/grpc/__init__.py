@@ -5,3 +5,7 @@ with one protobuf message as its body. `skin` answers it from the core, `request
 reads and writes protobuf by the tables in `schema`. Nothing of grpcio or protobuf is needed, so that no pin of theirs
 can fight the model's.
 """
+
+SERVICE = "inference.GRPCInferenceService"
+PREFIX = f"/{SERVICE}/"
+"""What the paths of calls begin with; the RPC's name follows."""

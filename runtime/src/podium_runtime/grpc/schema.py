@@ -8,8 +8,6 @@ from podium_runtime.grpc.wire import Field, Message
 from podium_runtime.messages import MAX_TENSORS
 from podium_runtime.tensors import MAX_DIMENSIONS
 
-SERVICE = "inference.GRPCInferenceService"
-
 _MAX_PARAMETERS = 256
 _SHAPE = Field("shape", "varints", most=10 * MAX_DIMENSIONS)
 

@@ -7,7 +7,7 @@ counts by it), and gRPC's status and message in the headers `x-grpc-status` and 
 turns into what a gRPC client expects.
 """
 
-import logging
+import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
@@ -15,41 +15,44 @@ from podium_runtime import errors
 from podium_runtime.core import Dataplane
 from podium_runtime.grpc import schema, wire
 from podium_runtime.grpc.requests import encode_response, infer_request, sent_raw
-from podium_runtime.logs import RateLimit, frames
+from podium_runtime.http.statuses import status_of
+from podium_runtime.raw import Buffer
 
-Buffer = bytes | bytearray | memoryview
 Headers = list[tuple[bytes, bytes]]
 Answer = tuple[int, Headers, bytes]
 """HTTP status, headers (all but content-length), body."""
 
-PREFIX = f"/{schema.SERVICE}/"
-"""What the paths of calls begin with; the RPC's name follows."""
+LogFailure = Callable[[str, BaseException], None]
+"""Logs where an error came from, with what ties it to this call."""
+
 CONTENT_TYPE = (b"content-type", b"application/x-protobuf")
 
 INVALID_ARGUMENT, UNIMPLEMENTED, INTERNAL = 3, 12, 13
-STATUSES: dict[type[errors.RequestError], tuple[int, int]] = {
-    errors.InvalidInput: (400, INVALID_ARGUMENT),
-    errors.UnknownPath: (404, 5),
-    errors.TooSlow: (408, 4),
-    errors.BodyTooLarge: (413, 8),
-    errors.QueueFull: (429, 8),
-    errors.ClientGone: (499, 1),
-    errors.ModelFailed: (500, INTERNAL),
-    errors.NotReady: (503, 14),
-    errors.DeadlineExceeded: (504, 4),
+STATUSES: dict[type[errors.RequestError], int] = {
+    errors.InvalidInput: INVALID_ARGUMENT,
+    errors.UnknownPath: 5,
+    errors.TooSlow: 4,
+    errors.BodyTooLarge: 8,
+    errors.QueueFull: 8,
+    errors.ClientGone: 1,
+    errors.ModelFailed: INTERNAL,
+    errors.NotReady: 14,
+    errors.DeadlineExceeded: 4,
 }
-"""error -> (HTTP status, gRPC status): NOT_FOUND 5, RESOURCE_EXHAUSTED 8, CANCELLED 1, UNAVAILABLE 14,
-DEADLINE_EXCEEDED 4. Source of the numbers: gRPC's list of status codes."""
-_LONGEST_MESSAGE = 2048
+"""error -> gRPC status: NOT_FOUND 5, RESOURCE_EXHAUSTED 8, CANCELLED 1, UNAVAILABLE 14, DEADLINE_EXCEEDED 4.
+Source of the numbers: gRPC's list of status codes."""
+_LONGEST_MESSAGE = 4096
+"""Bytes of a message as it is sent: all headers together must stay below what a proxy allows."""
+_CONTINUED = re.compile("%[89AB]")
+"""Escaped bytes that UTF-8 has inside a character only."""
 _NOT_DONE = {
     "ModelStreamInfer": "streams are not served over gRPC; call ModelInfer",
 }
 
-_failures_logged = RateLimit(10)
-log = logging.getLogger(__name__)
 
-
-async def answer(core: Dataplane, method: str, body: Buffer, timeout: float | None = None) -> Answer:
+async def answer(
+    core: Dataplane, method: str, body: Buffer, timeout: float | None, log_failure: LogFailure
+) -> Answer:
     """Answer the RPC `method` (`ModelInfer`). `timeout` in seconds shortens the core's own.
 
     Raises nothing but CancelledError: what goes wrong is in the answer.
@@ -63,18 +66,18 @@ async def answer(core: Dataplane, method: str, body: Buffer, timeout: float | No
             return 200, [CONTENT_TYPE], content
         return 200, [CONTENT_TYPE], await content(timeout)
     except errors.RequestError as error:
+        if isinstance(error, errors.ModelFailed):
+            log_failure("the model failed on a request", error.cause)
         return refusal(error)
     except Exception as error:
-        _log_failure("internal error", error)
+        log_failure("internal error", error)
         return _failure(500, INTERNAL, "internal error of the model server")
 
 
 def refusal(error: errors.RequestError) -> Answer:
     """The answer for an error; also for those that the HTTP server meets before it has a body to hand on."""
-    http, status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
-    if isinstance(error, errors.ModelFailed):
-        _log_failure("the model failed on a request", error.cause)
-    made = _failure(http, status, error.message)
+    status = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    made = _failure(status_of(error), status, error.message)
     if isinstance(error, errors.QueueFull):
         made[1].append((b"retry-after", str(error.retry_after).encode()))
     return made
@@ -82,8 +85,14 @@ def refusal(error: errors.RequestError) -> Answer:
 
 def _failure(http: int, status: int, message: str) -> Answer:
     # gRPC's own escaping of messages: all that is not printable ASCII, and the percent sign.
-    escaped = quote(message[:_LONGEST_MESSAGE], safe=_PLAIN, errors="replace").encode()
-    headers = [CONTENT_TYPE, (b"x-grpc-status", str(status).encode()), (b"x-grpc-message", escaped)]
+    escaped = quote(message[:_LONGEST_MESSAGE], safe=_PLAIN, errors="replace")
+    end = _LONGEST_MESSAGE
+    if len(escaped) > end:
+        # Never inside an escape or a character: clients then take all of it for another encoding.
+        while "%" in escaped[end - 2 : end] or _CONTINUED.match(escaped, end):
+            end -= 1
+    told = escaped[:end].encode()
+    headers = [CONTENT_TYPE, (b"x-grpc-status", str(status).encode()), (b"x-grpc-message", told)]
     return http, headers, b""
 
 
@@ -94,7 +103,7 @@ _Later = Callable[[float | None], Awaitable[bytes]]
 
 def _server_live(core: Dataplane, body: Buffer) -> bytes:
     wire.decode(schema.NOTHING, body)
-    return wire.encode(schema.LIVE, {"live": True})
+    return wire.encode(schema.LIVE, {"live": core.is_alive()})
 
 
 def _server_ready(core: Dataplane, body: Buffer) -> bytes:
@@ -128,7 +137,8 @@ def _model_infer(core: Dataplane, body: Buffer) -> _Later:
         response = await core.infer(request, timeout)
         try:
             return encode_response(response, raw)
-        except TypeError as error:
+        except BaseException as error:
+            # All of them: the model's own objects are asked for their texts here, and they may raise as they like.
             raise errors.ModelFailed(error) from error
 
     return later
@@ -142,14 +152,3 @@ _RPCS: dict[str, Callable[[Dataplane, Buffer], bytes | _Later]] = {
     "ModelMetadata": _model_metadata,
     "ModelInfer": _model_infer,
 }
-
-
-def _log_failure(message: str, error: BaseException) -> None:
-    swallowed = _failures_logged.allow()
-    if swallowed is not None:
-        extra = {
-            "exception": type(error).__name__,
-            "frames": frames(error.__traceback__),
-            "swallowed": swallowed,
-        }
-        log.warning(message, extra=extra)

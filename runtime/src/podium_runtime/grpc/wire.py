@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from podium_runtime.errors import InvalidInput
+from podium_runtime.raw import Buffer
 
-Buffer = bytes | bytearray | memoryview
 Kind = Literal["bool", "int64", "uint64", "double", "string", "bytes", "message", "map", "varints", "fixed"]
 
 FIELDS_LIMIT = 250_000

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from podium_runtime.errors import InvalidInput
-from podium_runtime.http.exchange import Buffer, Exchange
+from podium_runtime.http.exchange import Exchange
 from podium_runtime.messages import (
     InferRequest,
     InferResponse,
@@ -20,7 +20,7 @@ from podium_runtime.messages import (
     parse_json,
     request_from_document,
 )
-from podium_runtime.raw import encode_raw
+from podium_runtime.raw import Buffer, encode_raw
 from podium_runtime.tensors import encode_tensor, json_type
 
 HEADER = b"inference-header-content-length"
@@ -43,9 +43,9 @@ def decode_binary(exchange: Exchange) -> InferRequest:
 def asks_for_binary(request: InferRequest) -> bool:
     """Return whether any output of the answer is wanted in raw form. Raises InvalidInput for flags that are none."""
     found = _flag(request.parameters, "binary_data_output", "parameters")
-    for name, parameters in (request.output_parameters or {}).items():
-        index = (request.outputs or ()).index(name)
-        found = _flag(parameters, "binary_data", f"outputs[{index}].parameters") or found
+    own = request.output_parameters
+    for index, name in enumerate((request.outputs or ()) if own else ()):
+        found = _flag((own or {}).get(name), "binary_data", f"outputs[{index}].parameters") or found
     return found
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from podium_runtime.errors import BodyTooLarge, QueueFull, RequestError, TooSlow
-from podium_runtime.http.exchange import Buffer, Exchange
+from podium_runtime.http.exchange import Exchange
 from podium_runtime.http.statuses import Malformed
+from podium_runtime.raw import Buffer
 
 if TYPE_CHECKING:
     from podium_runtime.http.listener import HttpServer
@@ -26,6 +27,8 @@ MAX_HEAD = 64 * 1024
 """Bytes of a request's first line and headers; also of what else comes without bringing a body forward."""
 MAX_DISCARDED = 64 * 1024 * 1024
 """Bytes of a refused body that are read past before the connection is cut."""
+SMALL_CHUNK = 4096
+"""Pieces of a body with fewer bytes are put together as they come: each alone would cost more than its bytes."""
 _METHODS = frozenset({b"GET", b"POST", b"HEAD"})
 
 
@@ -36,8 +39,10 @@ class Connection(asyncio.Protocol):
         self.listener = listener
         self.blocked = False
         """Whether the client takes what is written more slowly than it is written."""
-        self.http_1_0 = False
         self._blocked_since = 0.0
+        """When a client that is too slow last took something."""
+        self._unsent = 0
+        """Bytes that had not gone out at that time."""
         self._idle_since = time.monotonic()
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
@@ -100,6 +105,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self.blocked = True
         self._blocked_since = time.monotonic()
+        self._unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def resume_writing(self) -> None:
         self.blocked = False
@@ -134,7 +140,7 @@ class Connection(asyncio.Protocol):
         exchange.method = self._parser.get_method()
         exchange.keep_alive = self._parser.should_keep_alive()
         if b"connection" in headers or not exchange.keep_alive:
-            self.http_1_0 = self._parser.get_http_version() != "1.1"
+            exchange.http_1_0 = self._parser.get_http_version() != "1.1"
             if b"upgrade" in headers:
                 exchange.keep_alive = False
         if exchange.method not in _METHODS:
@@ -169,7 +175,13 @@ class Connection(asyncio.Protocol):
                 self._abort()
             return
         listener = self.listener
-        exchange.chunks.append(chunk)
+        chunks = exchange.chunks
+        if size >= SMALL_CHUNK or not chunks:
+            chunks.append(chunk)
+        elif type(chunks[-1]) is bytearray:
+            chunks[-1] += chunk
+        else:
+            chunks.append(bytearray(chunk))
         exchange.held += size
         listener.room -= size
         if exchange.size > listener.max_body:
@@ -307,10 +319,13 @@ class Connection(asyncio.Protocol):
     # Called by the listener.
 
     def check(self, now: float, timeout: float, idle: float) -> None:
-        """Cut a client that sends or takes nothing for `timeout` seconds, or asks nothing for `idle` seconds."""
+        """Cut a client that takes nothing for `timeout` seconds, or asks nothing for `idle` seconds.
+
+        One that sends is judged by the whole time of its request: `timeout` seconds from the first byte to the last,
+        however steadily the bytes come. What holds memory here must end.
+        """
         if self.blocked:
-            if now - self._blocked_since > timeout:
-                self._abort()
+            self._check_reader(now, timeout)
         elif (reading := self._reading) is not None:
             if now - reading.begun > timeout and not self._paused:
                 if reading.answered:
@@ -319,6 +334,14 @@ class Connection(asyncio.Protocol):
                     self._refuse_all(TooSlow())
         elif self._serving is None and now - self._idle_since > idle:
             self._close()
+
+    def _check_reader(self, now: float, timeout: float) -> None:
+        unsent = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if unsent < self._unsent:
+            self._blocked_since = now
+        elif now - self._blocked_since > timeout:
+            self._abort()
+        self._unsent = unsent
 
     def close(self) -> None:
         """End the connection after what was written has gone out."""

@@ -15,14 +15,15 @@ import orjson
 
 from podium_runtime import errors
 from podium_runtime.core import Phase
-from podium_runtime.http.statuses import status_of
+from podium_runtime.http.statuses import Compressed, status_of
+from podium_runtime.raw import Buffer
 
 if TYPE_CHECKING:
     from podium_runtime.http.connection import Connection
 
 JSON = b"application/json"
 TEXT = b"text/plain"
-Buffer = bytes | bytearray | memoryview
+INTERNAL = b'{"error":"internal error of the model server"}'
 
 _PRINTABLE = re.compile(rb"[\x21-\x7e]{1,128}")
 # Version, trace, parent and flags of the W3C Trace Context recommendation; later versions may append fields.
@@ -34,7 +35,8 @@ class Exchange:
 
     __slots__ = (
         "answered", "begun", "chunks", "complete", "connection", "discarding", "early", "head_done", "headers",
-        "held", "inference", "keep_alive", "method", "on_gone", "on_writable", "size", "streaming", "target",
+        "held", "http_1_0", "inference", "keep_alive", "method", "on_gone", "on_writable", "size", "streaming",
+        "target",
     )  # fmt: skip
 
     def __init__(self, connection: Connection) -> None:
@@ -44,7 +46,7 @@ class Exchange:
         self.target = b""
         self.headers: dict[bytes, bytes] = {}
         """Names in lower case; the last one counts where one came twice."""
-        self.chunks: list[bytes] = []
+        self.chunks: list[bytes | bytearray] = []
         self.size = 0
         """Bytes of the body so far."""
         self.held = 0
@@ -59,6 +61,8 @@ class Exchange:
         self.answered = False
         """Whether the answer is complete, or nobody is there to read one."""
         self.keep_alive = True
+        self.http_1_0 = False
+        """Whether it came as HTTP/1.0, where that makes a difference to the answer."""
         self.inference = False
         """Whether it counts in the metrics of inference requests."""
         self.streaming = False
@@ -99,12 +103,10 @@ class Exchange:
         return None
 
     def require_plain_body(self) -> None:
-        """Raise InvalidInput for an encoding of the body that is not read here."""
+        """Raise Compressed for an encoding of the body that is not read here."""
         encoding = self.headers.get(b"content-encoding")
         if encoding is not None and encoding.strip().lower() != b"identity":
-            raise errors.InvalidInput(
-                "content-encoding", "a body that is not compressed", "a content-encoding"
-            )
+            raise Compressed()
 
     def trace(self) -> dict[str, str]:
         """Return what ties this request to other systems' logs: `request_id` and `traceparent` where they came."""
@@ -117,6 +119,10 @@ class Exchange:
             if value is not None and pattern.fullmatch(value):
                 found[key] = value.decode("ascii")
         return found
+
+    def log_failure(self, message: str, error: BaseException) -> None:
+        """Log where an error came from, with what ties it to this request."""
+        self.connection.listener.log_failure(message, error, self)
 
     # The answer.
 
@@ -145,22 +151,22 @@ class Exchange:
         if isinstance(error, errors.QueueFull):
             extra = b"retry-after: %d\r\n" % error.retry_after
         if isinstance(error, errors.ModelFailed):
-            self.connection.listener.log_failure("the model failed on a request", error.cause, self)
+            self.log_failure("the model failed on a request", error.cause)
         if content is None:
             content = orjson.dumps(error.as_body(), default=str)
         self.reply(status_of(error), content, JSON, extra)
 
     def fail(self, error: BaseException) -> None:
         """Answer for an error of our own."""
-        self.connection.listener.log_failure("internal error", error, self)
-        self.reply(500, b'{"error":"internal error of the model server"}')
+        self.log_failure("internal error", error)
+        self.reply(500, INTERNAL)
 
     def begin(self, status: int, kind: bytes) -> None:
         """Begin an answer of unknown length; `write` pieces of it, then `end` it."""
         if self.answered:
             return
         self.streaming = True
-        if self.connection.http_1_0:
+        if self.http_1_0:
             # Without chunks only the end of the connection says where the answer ends.
             self.keep_alive = False
             framing = b"\r\n"
@@ -175,15 +181,14 @@ class Exchange:
         """
         if self.answered:
             return False
-        old = self.connection.http_1_0
-        self.connection.write(content if old else b"%x\r\n%b\r\n" % (len(content), content))
+        self.connection.write(content if self.http_1_0 else b"%x\r\n%b\r\n" % (len(content), content))
         return not self.connection.blocked
 
     def end(self, status: int) -> None:
         """End a streamed answer. `status` is what the metrics count."""
         if self.answered:
             return
-        if not self.connection.http_1_0:
+        if not self.http_1_0:
             self.connection.write(b"0\r\n\r\n")
         self._over(status)
 
@@ -199,7 +204,7 @@ class Exchange:
         if listener.core.phase is Phase.DRAINING or not self.keep_alive:
             self.keep_alive = False
             extra += b"connection: close\r\n"
-        elif b"connection" in headers and self.connection.http_1_0:
+        elif b"connection" in headers and self.http_1_0:
             extra += b"connection: keep-alive\r\n"
         return listener.head(status, kind) + extra + framing
 

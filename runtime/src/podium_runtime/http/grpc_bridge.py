@@ -1,6 +1,6 @@
 """gRPC calls that the gateway turned into plain POST requests, handed to the package `grpc`.
 
-One of the skins that `listener` asks for routes. The package is imported with the first such request: most replicas
+One of the skins that `listener` asks for routes. What answers is imported with the first such request: most replicas
 never see one.
 """
 
@@ -10,13 +10,13 @@ from collections.abc import Iterable
 
 from podium_runtime import errors
 from podium_runtime.core import Dataplane
+from podium_runtime.grpc import PREFIX, SERVICE
 from podium_runtime.http.exchange import Exchange
 from podium_runtime.http.routes import Route
 from podium_runtime.http.statuses import Malformed
 
-SERVICE = "inference.GRPCInferenceService"
-PREFIX = f"/{SERVICE}/".encode()
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_PREFIX = PREFIX.encode()
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 
 
@@ -28,7 +28,7 @@ class Bridge:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def exact(self) -> Iterable[tuple[str, Route]]:
-        yield f"/{SERVICE}/ModelInfer", ("POST", self._call)
+        yield f"{PREFIX}ModelInfer", ("POST", self._call)
 
     def find(self, parts: list[str]) -> Route | None:
         match parts:
@@ -48,12 +48,19 @@ class Bridge:
         from podium_runtime.grpc import skin
 
         try:
-            answering = skin.answer(self._core, method, exchange.body(), _timeout(exchange))
+            answering = skin.answer(
+                self._core, method, exchange.body(), _timeout(exchange), exchange.log_failure
+            )
             status, headers, content = await answering
         except Exception as error:
             exchange.fail(error)
             return
         _reply(exchange, status, headers, content)
+
+
+def is_call(exchange: Exchange) -> bool:
+    """Return whether a request, of which perhaps only the head has come, is a call of gRPC's."""
+    return exchange.target.startswith(_PREFIX)
 
 
 def refuse(exchange: Exchange, error: errors.RequestError) -> None:

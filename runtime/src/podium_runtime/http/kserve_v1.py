@@ -12,10 +12,10 @@ import orjson
 
 from podium_runtime import errors
 from podium_runtime.core import Dataplane
-from podium_runtime.http import tables
+from podium_runtime.http import asking, tables
 from podium_runtime.http.exchange import Exchange
 from podium_runtime.http.routes import Route
-from podium_runtime.jobs import Outcome
+from podium_runtime.jobs import Outputs
 from podium_runtime.messages import parse_json
 from podium_runtime.tensors import Array, json_type
 
@@ -56,9 +56,7 @@ class Predicting:
         exchange.inference = True
         exchange.require_plain_body()
         request = tables.request_of(self._core, self._inputs(exchange))
-        answer = functools.partial(self._answer, exchange)
-        job = self._core.submit(request, answer, exchange.timeout())
-        exchange.on_gone = functools.partial(self._core.abandon, job)
+        asking.ask(self._core, exchange, request, functools.partial(_answer, exchange))
 
     def _inputs(self, exchange: Exchange) -> dict[str, Array]:
         document = parse_json(exchange.body())
@@ -75,12 +73,7 @@ class Predicting:
             return tables.from_columns(self._core, data, form)
         return tables.from_rows(self._core, data, form)
 
-    def _answer(self, exchange: Exchange, outcome: Outcome) -> None:
-        if isinstance(outcome, errors.RequestError):
-            exchange.refuse(outcome)
-            return
-        try:
-            found = {"predictions": tables.predictions(outcome, by_row=True)}
-            exchange.reply(200, orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY))
-        except TypeError as error:
-            exchange.refuse(errors.ModelFailed(error))
+
+def _answer(exchange: Exchange, outputs: Outputs) -> None:
+    found = {"predictions": tables.predictions(outputs, by_row=True)}
+    exchange.reply(200, orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY))

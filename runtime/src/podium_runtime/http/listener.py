@@ -80,7 +80,7 @@ class HttpServer:
 
     def refuse(self, exchange: Exchange, error: errors.RequestError) -> None:
         """Answer a request that no skin gets to see, in the form that its caller understands."""
-        if exchange.target.startswith(grpc_bridge.PREFIX):
+        if grpc_bridge.is_call(exchange):
             grpc_bridge.refuse(exchange, error)
         else:
             exchange.refuse(error)

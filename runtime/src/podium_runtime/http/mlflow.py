@@ -2,7 +2,7 @@
 
 One of the skins that `listener` asks for routes. Answers as `mlflow models serve` does: {"predictions": ...}, errors
 as {"error_code", "message"}. Different on purpose: a model's own exception is 500 instead of 400, NaN is null, and
-parameters for the model are refused, because no model is handed any. Nothing of MLflow is imported.
+parameters for the model are refused, because they are not handed on. Nothing of MLflow is imported.
 Source: mlflow/pyfunc/scoring_server of MLflow 3.
 """
 
@@ -13,11 +13,11 @@ import orjson
 
 from podium_runtime import __version__, errors
 from podium_runtime.core import Dataplane
-from podium_runtime.http import tables
+from podium_runtime.http import asking, tables
 from podium_runtime.http.exchange import TEXT, Exchange
 from podium_runtime.http.routes import Route
 from podium_runtime.http.statuses import status_of
-from podium_runtime.jobs import Outcome
+from podium_runtime.jobs import Outputs
 from podium_runtime.messages import parse_json
 from podium_runtime.tensors import Array, json_type
 
@@ -25,6 +25,7 @@ _FORMS = ("dataframe_records", "dataframe_split", "inputs", "instances")
 _CODES = {
     400: "BAD_REQUEST",
     404: "RESOURCE_DOES_NOT_EXIST",
+    415: "BAD_REQUEST",
     429: "REQUEST_LIMIT_EXCEEDED",
     503: "TEMPORARILY_UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
@@ -67,12 +68,9 @@ class Scoring:
                 return
             inputs = self._csv(exchange) if kind == b"text/csv" else self._json(exchange)
             request = tables.request_of(self._core, inputs)
-            answer = functools.partial(self._answer, exchange)
-            job = self._core.submit(request, answer, exchange.timeout())
+            asking.ask(self._core, exchange, request, functools.partial(self._answer, exchange), _refuse)
         except errors.RequestError as error:
             _refuse(exchange, error)
-            return
-        exchange.on_gone = functools.partial(self._core.abandon, job)
 
     def _csv(self, exchange: Exchange) -> dict[str, Array]:
         return tables.from_csv(self._core, exchange.body())
@@ -82,7 +80,9 @@ class Scoring:
         if type(document) is not dict:
             raise errors.InvalidInput("", f"an object with one of {', '.join(_FORMS)}", json_type(document))
         if document.pop("params", None):
-            raise errors.InvalidInput("params", "no parameters, as this model takes none", "some")
+            raise errors.InvalidInput(
+                "params", "no parameters: they are not handed on to models here", "some"
+            )
         if len(document) != 1 or not document.keys() <= set(_FORMS):
             raise errors.InvalidInput("", f"exactly one of {', '.join(_FORMS)}", "other fields")
         ((form, data),) = document.items()
@@ -94,16 +94,10 @@ class Scoring:
             return tables.from_columns(self._core, data, form)
         return tables.from_rows(self._core, data, form)
 
-    def _answer(self, exchange: Exchange, outcome: Outcome) -> None:
-        if isinstance(outcome, errors.RequestError):
-            _refuse(exchange, outcome)
-            return
-        try:
-            # Of several outputs an MLflow model makes a table, any other flavor answers list by list.
-            found = {"predictions": tables.predictions(outcome, by_row=self._core.flavor == "mlflow")}
-            exchange.reply(200, orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY))
-        except TypeError as error:
-            _refuse(exchange, errors.ModelFailed(error))
+    def _answer(self, exchange: Exchange, outputs: Outputs) -> None:
+        # Of several outputs an MLflow model makes a table, any other flavor answers list by list.
+        found = {"predictions": tables.predictions(outputs, by_row=self._core.flavor == "mlflow")}
+        exchange.reply(200, orjson.dumps(found, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def _records(data: object) -> bool:

@@ -4,19 +4,14 @@ from http import HTTPStatus
 
 from podium_runtime import errors
 
-STATUSES: dict[type[errors.RequestError], int] = {
-    errors.InvalidInput: 400,
-    errors.UnknownPath: 404,
-    errors.TooSlow: 408,
-    errors.BodyTooLarge: 413,
-    errors.QueueFull: 429,
-    errors.ClientGone: 499,
-    errors.ModelFailed: 500,
-    errors.NotReady: 503,
-    errors.DeadlineExceeded: 504,
-}
-
 REASONS: dict[int, bytes] = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+class Compressed(errors.InvalidInput):
+    """The body is compressed, or encoded in another way, which is not read here."""
+
+    def __init__(self) -> None:
+        super().__init__("content-encoding", "a body that is not compressed", "a content-encoding")
 
 
 class Malformed(errors.RequestError):
@@ -27,6 +22,22 @@ class Malformed(errors.RequestError):
         self.status = status
 
 
+STATUSES: dict[type[errors.RequestError], int] = {
+    errors.InvalidInput: 400,
+    errors.UnknownPath: 404,
+    errors.TooSlow: 408,
+    errors.BodyTooLarge: 413,
+    Compressed: 415,
+    errors.QueueFull: 429,
+    errors.ClientGone: 499,
+    errors.ModelFailed: 500,
+    errors.NotReady: 503,
+    errors.DeadlineExceeded: 504,
+}
+
+
 def status_of(error: errors.RequestError) -> int:
     """Return the status that answers a request error."""
-    return error.status if isinstance(error, Malformed) else STATUSES[type(error)]
+    if isinstance(error, Malformed):
+        return error.status
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)

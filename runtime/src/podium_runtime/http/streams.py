@@ -11,9 +11,10 @@ import orjson
 
 from podium_runtime import errors
 from podium_runtime.core import Dataplane
-from podium_runtime.http.exchange import Exchange
+from podium_runtime.http import asking
+from podium_runtime.http.exchange import INTERNAL, Exchange
 from podium_runtime.http.statuses import status_of
-from podium_runtime.jobs import Outcome
+from podium_runtime.jobs import Outcome, Outputs
 from podium_runtime.messages import InferRequest, encode_response
 
 EVENTS = b"text/event-stream"
@@ -33,6 +34,13 @@ class _EventStream:
         exchange.on_gone = lambda: core.abandon(self._stream)
 
     def _emit(self, outcome: Outcome | None) -> None:
+        try:
+            self._give(outcome)
+        except Exception as error:
+            # Not even the error could be written. An answer that just ended would look complete.
+            self._end_broken(error)
+
+    def _give(self, outcome: Outcome | None) -> None:
         exchange = self._exchange
         if outcome is None:
             if not exchange.streaming:
@@ -41,18 +49,20 @@ class _EventStream:
         elif isinstance(outcome, errors.RequestError):
             self._break_off(outcome)
         else:
-            try:
-                content = encode_response(self._core.respond(self._request, outcome))
-            except TypeError as error:
-                self._break_off(errors.ModelFailed(error))
+            error = asking.written(self._write, outcome)
+            if error is not None:
+                self._break_off(error)
                 self._core.abandon(self._stream)
-                return
-            if not exchange.streaming:
-                exchange.begin(200, EVENTS)
-            if exchange.write(b"data: %b\n\n" % content):
-                self._next()
-            else:
-                exchange.on_writable = self._next
+
+    def _write(self, outputs: Outputs) -> None:
+        exchange = self._exchange
+        content = encode_response(self._core.respond(self._request, outputs))
+        if not exchange.streaming:
+            exchange.begin(200, EVENTS)
+        if exchange.write(b"data: %b\n\n" % content):
+            self._next()
+        else:
+            exchange.on_writable = self._next
 
     def _next(self) -> None:
         self._core.resume(self._stream)
@@ -63,8 +73,16 @@ class _EventStream:
             exchange.refuse(error)
             return
         if isinstance(error, errors.ModelFailed):
-            exchange.connection.listener.log_failure(
-                "the model failed on a streamed answer", error.cause, exchange
-            )
+            exchange.log_failure("the model failed on a streamed answer", error.cause)
         exchange.write(b"data: %b\n\n" % orjson.dumps(error.as_body()))
         exchange.end(status_of(error))
+
+    def _end_broken(self, error: Exception) -> None:
+        exchange = self._exchange
+        if not exchange.streaming:
+            exchange.fail(error)
+        else:
+            exchange.log_failure("internal error", error)
+            exchange.write(b"data: %b\n\n" % INTERNAL)
+            exchange.end(500)
+        self._core.abandon(self._stream)

@@ -7,6 +7,8 @@ inputs or columns takes columns by name.
 
 import csv
 import io
+import math
+import re
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
@@ -21,6 +23,11 @@ from podium_runtime.signature import TensorSpec
 from podium_runtime.tensors import DATATYPES, MAX_DIMENSIONS, Array, as_text, decode_tensor, json_type
 
 PREDICT = "predict"
+# Cells that are numbers, in the notation that every language shares. Python's own would read 1_000, digits of all
+# scripts and infinity, too.
+_INTEGER = re.compile(r" *[+-]?[0-9]{1,25} *", re.ASCII)
+_NUMBER = re.compile(r" *[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)? *|nan|NaN|", re.ASCII)
+_MISSING = frozenset({"", "nan", "NaN"})
 _INTEGERS = frozenset(name for name, datatype in DATATYPES.items() if datatype.limits[1])
 
 
@@ -120,8 +127,8 @@ def from_csv(core: Dataplane, content: bytes | bytearray) -> dict[str, Array]:
             raise InvalidInput(f"row {number}", f"{len(names)} values", str(len(row)))
     specs = _specs(core)
     columns: dict[str, object] = {}
-    for name, cells in zip(names, zip(*rows, strict=True), strict=True):
-        columns[name] = _cells(cells, specs.get(name))
+    for at, (name, cells) in enumerate(zip(names, zip(*rows, strict=True), strict=True)):
+        columns[name] = _cells(cells, specs.get(name), f"the table[{at}]")
     return from_columns(core, columns, "the table")
 
 
@@ -207,19 +214,25 @@ def _shown(values: Any, depth: int) -> str:
     return "FP64" if types <= {int, float, type(None)} else "BYTES"
 
 
-def _cells(cells: Sequence[str], spec: TensorSpec | None) -> list[Any]:
-    """Return a column of CSV as values: in the spec's type, else as numbers where all are numbers."""
+def _cells(cells: Sequence[str], spec: TensorSpec | None, field: str) -> list[Any]:
+    """Return a column of CSV as values: in the spec's type, else as numbers where all are numbers.
+
+    Raises InvalidInput for a number that no float holds.
+    """
     datatype = spec.datatype if spec else None
     if datatype == "BYTES":
         return [cell or None for cell in cells]
     if datatype == "BOOL" or (datatype is None and set(cells) <= {"True", "False"}):
         return [{"true": True, "false": False}.get(cell.lower(), cell) for cell in cells]
-    for number in (int, float):
-        try:
-            return [number(cell) if cell or number is int else None for cell in cells]
-        except ValueError:
-            continue
-    return [cell or None for cell in cells]
+    if all(map(_INTEGER.fullmatch, cells)):
+        return [int(cell) for cell in cells]
+    if not all(map(_NUMBER.fullmatch, cells)):
+        return [cell or None for cell in cells]
+    numbers = [None if cell in _MISSING else float(cell) for cell in cells]
+    for row, value in enumerate(numbers):
+        if value is not None and math.isinf(value):
+            raise InvalidInput(f"{field}[{row}]", "a number that a double can hold", "a larger one")
+    return numbers
 
 
 def _listed(names: Sequence[str]) -> str:

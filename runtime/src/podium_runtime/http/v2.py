@@ -8,12 +8,11 @@ from collections.abc import Iterable
 
 import orjson
 
-from podium_runtime import errors
 from podium_runtime.core import Dataplane
-from podium_runtime.http import binary, streams
+from podium_runtime.http import asking, binary, streams
 from podium_runtime.http.exchange import Exchange
 from podium_runtime.http.routes import Route
-from podium_runtime.jobs import Outcome
+from podium_runtime.jobs import Outputs
 from podium_runtime.messages import InferRequest, decode_request, encode_response
 from podium_runtime.metrics import Metrics
 
@@ -64,33 +63,25 @@ class OpenInference:
 
     def _infer(self, exchange: Exchange) -> None:
         exchange.inference = True
-        request = _decode(exchange)
+        request, in_binary = _decode(exchange)
         headers = exchange.headers
         if b"accept" in headers and b"text/event-stream" in headers[b"accept"] and self._core.streams:
             streams.start(self._core, exchange, request)
             return
-        job = self._core.submit(
-            request, functools.partial(self._answer, exchange, request), exchange.timeout()
-        )
-        exchange.on_gone = functools.partial(self._core.abandon, job)
+        write = functools.partial(self._answer, exchange, request, in_binary)
+        asking.ask(self._core, exchange, request, write)
 
-    def _answer(self, exchange: Exchange, request: InferRequest, outcome: Outcome) -> None:
-        if isinstance(outcome, errors.RequestError):
-            exchange.refuse(outcome)
-            return
-        response = self._core.respond(request, outcome)
-        try:
-            if (request.parameters or request.output_parameters) and binary.asks_for_binary(request):
-                parts, line = binary.encode_binary(request, response)
-                exchange.reply_with(200, parts, binary.OCTETS, line)
-                return
+    def _answer(self, exchange: Exchange, request: InferRequest, in_binary: bool, outputs: Outputs) -> None:
+        response = self._core.respond(request, outputs)
+        if in_binary:
+            parts, line = binary.encode_binary(request, response)
+            exchange.reply_with(200, parts, binary.OCTETS, line)
+        else:
             exchange.reply(200, encode_response(response))
-        except TypeError as error:
-            exchange.refuse(errors.ModelFailed(error))
 
     def _generate_stream(self, exchange: Exchange) -> None:
         exchange.inference = True
-        streams.start(self._core, exchange, _decode(exchange))
+        streams.start(self._core, exchange, _decode(exchange)[0])
 
     # Everything else.
 
@@ -118,7 +109,8 @@ class OpenInference:
         exchange.reply(200, self._metrics.text(), _METRICS_TYPE)
 
 
-def _decode(exchange: Exchange) -> InferRequest:
+def _decode(exchange: Exchange) -> tuple[InferRequest, bool]:
+    """Return the request in a body, and whether any output is wanted in raw form."""
     if b"content-encoding" in exchange.headers:
         exchange.require_plain_body()
     if binary.HEADER not in exchange.headers:
@@ -126,6 +118,5 @@ def _decode(exchange: Exchange) -> InferRequest:
     else:
         request = binary.decode_binary(exchange)
     if request.parameters or request.output_parameters:
-        # Flags that are none are refused before they cost a prediction.
-        binary.asks_for_binary(request)
-    return request
+        return request, binary.asks_for_binary(request)
+    return request, False
