@@ -1,12 +1,14 @@
 """Throws hostile requests at a real replica and judges every answer: `python -m tests.integration.runtime.fuzz`.
 
-The rule: no 5xx for what the schema refuses, nothing that it refuses is answered with a prediction, memory and open
-files as before, and a healthy replica afterwards. Called by test_fuzz with a small number and by `make test-fuzz` with
-ten thousand. Calls `hostile` for the requests and runtime/tests for the replica.
+The rule: no 5xx for what the schema refuses, nothing that it refuses is answered with a prediction, nothing that is
+right in all is refused, memory and open files as before, and a healthy replica afterwards. Called by test_fuzz with a
+small number and by `make test-fuzz` with ten thousand. Calls `hostile` for the requests and runtime/tests for the
+replica.
 """
 
 import argparse
 import contextlib
+import http
 import http.client
 import json
 import math
@@ -27,7 +29,8 @@ from jsonschema import ValidationError
 
 from runtime.tests.contract import validator
 from runtime.tests.replica import Replica, python_version, running
-from tests.integration.runtime.hostile import INPUTS, MAX_BODY, MODEL, SIGNATURE, Case, cases, post
+from tests.integration.runtime.case import INPUTS, MAX_BODY, MODEL, SIGNATURE, Case, post
+from tests.integration.runtime.hostile import cases
 
 GROWTH = 8 * 2**20
 """Bytes that the replica may be larger at the end than after the first tenth of the cases: what allocators keep."""
@@ -118,6 +121,8 @@ def judge(replica: Replica, case: Case, found: Findings) -> None:
         found.wrong.append(f"{case.kind}: {status} for {case.sent[:300]!r}")
     elif 200 <= status < 300 and (case.refused or (case.body is not None and schema_refuses(case.body))):
         found.wrong.append(f"{case.kind}: {status}, though the schema refuses {case.sent[:300]!r}")
+    elif case.accepted and status != http.HTTPStatus.OK:
+        found.wrong.append(f"{case.kind}: {status}, though nothing is wrong with {case.sent[:300]!r}")
     elif status == HANGS:
         found.wrong.append(f"{case.kind}: neither a complete answer nor an end after {case.sent[:300]!r}")
     elif status == NO_ANSWER and not case.ends:

@@ -1,98 +1,17 @@
-"""Ten kinds of malformed and hostile requests to a model server, made from a seed: the same seed, the same bytes.
+"""Kinds of malformed and hostile requests to a model server, made from a seed: the same seed, the same bytes.
 
-Called by `fuzz`. A case is what goes over the socket, and what is known of it beforehand: `refused` where the protocol
-itself says that it must not be answered with a prediction.
+Called by `fuzz`. Here are those in JSON, those that break HTTP, and the mix of all; `hostile_tensors` has binary
+tensors and gRPC, `hostile_tables` MLflow's and KServe's tables.
 """
 
 import gzip
 import json
 import random
-import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-PATH = "/v2/models/churn/infer"
-MAX_BODY = 256 * 1024
-INPUTS: list[dict[str, Any]] = [
-    {"name": "x", "datatype": "FP64", "shape": [-1, 3]},
-    {"name": "n", "datatype": "INT32", "shape": [-1]},
-    {"name": "flag", "datatype": "BOOL", "shape": [-1], "optional": True},
-    {"name": "text", "datatype": "BYTES", "shape": [-1], "optional": True},
-    {"name": "half", "datatype": "FP16", "shape": [-1, 2], "optional": True},
-    {"name": "big", "datatype": "UINT64", "shape": [-1], "optional": True},
-]
-SIGNATURE = {"inputs": INPUTS, "outputs": [{"name": "y", "datatype": "FP64", "shape": [-1]}]}
-# Answers every input that fits the signature with numbers: whatever fails here is the server's failure.
-MODEL = """
-import numpy as np
-
-class Model:
-    def predict(self, inputs):
-        with np.errstate(all="ignore"):
-            y = np.nansum(inputs["x"], axis=1) + inputs["n"].astype(np.float64)
-            for name in ("flag", "half", "big"):
-                if inputs.get(name) is not None:
-                    y = y + np.nansum(inputs[name].reshape(len(y), -1).astype(np.float64), axis=1)
-            if inputs.get("text") is not None:
-                y = y + np.array([len(str(value)) for value in inputs["text"]])
-        return {"y": y}
-"""
-_STRANGE: list[Any] = [
-    None, True, False, 0, -1, 1, 1.5, -0.0, 1e308, 2**31, 2**63, 2**64, 2**200, "", "x", "1", "\0", "é" * 50,
-    "a" * 5000, [], [[]], {}, {"a": 1}, [None], [1, "x"], [[1, 2], [3]], ["NaN"], "FP64", "INT128", "inf",
-]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is sent on one connection."""
-
-    kind: str
-    sent: bytes
-    body: bytes | None = None
-    """Where the whole is one well-formed POST to the infer path: its body; the runner judges it by the schema."""
-    refused: bool = False
-    """Known to be refused: a 2xx would be an error."""
-    ends: bool = False
-    """The sender hangs up its side afterwards: nothing more will come."""
-
-
-def valid(chance: random.Random) -> dict[str, Any]:
-    """A request that fits the signature."""
-    rows = chance.choice([1, 1, 1, 2, 5])
-    made: dict[str, Callable[[], Any]] = {
-        "x": lambda: [chance.choice([chance.uniform(-9, 9), None, 0.0]) for _ in range(3 * rows)],
-        "n": lambda: [chance.randint(-(2**31), 2**31 - 1) for _ in range(rows)],
-        "flag": lambda: [chance.random() < 0.5 for _ in range(rows)],
-        "text": lambda: [chance.choice(["", "a", "é\n", None, "x" * 40]) for _ in range(rows)],
-        "half": lambda: [chance.uniform(-1, 1) for _ in range(2 * rows)],
-        "big": lambda: [chance.randint(0, 2**64 - 1) for _ in range(rows)],
-    }
-    tensors = []
-    for spec in INPUTS:
-        if spec.get("optional") and chance.random() < 0.5:
-            continue
-        shape = [rows, *spec["shape"][1:]]
-        tensors.append(
-            {**{k: spec[k] for k in ("name", "datatype")}, "shape": shape, "data": made[spec["name"]]()}
-        )
-    document: dict[str, Any] = {"inputs": tensors}
-    if chance.random() < 0.3:
-        document["id"] = str(chance.random())
-    if chance.random() < 0.3:
-        document["outputs"] = [{"name": "y"}]
-    if chance.random() < 0.2:
-        document["parameters"] = {"a": chance.choice([1, "b", True])}
-    return document
-
-
-def post(body: bytes, path: str = PATH, **headers: str) -> bytes:
-    """A whole request; headers replace the usual ones (underscores become dashes)."""
-    told = {"host": "replica", "content-type": "application/json", "content-length": str(len(body))}
-    told |= {name.replace("_", "-"): value for name, value in headers.items()}
-    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in told.items())]
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+from tests.integration.runtime import hostile_tables, hostile_tensors
+from tests.integration.runtime.case import MAX_BODY, PATH, STRANGE, Case, empty_shape, post, valid
 
 
 def cases(seed: int, count: int) -> Iterator[Case]:
@@ -126,7 +45,7 @@ def changed_document(chance: random.Random) -> Case:
         if action == 0:
             del node[key]
         elif action == 1:
-            node[key] = chance.choice(_STRANGE)
+            node[key] = chance.choice(STRANGE)
         elif action == 2 and isinstance(node, list):
             node.insert(key, node[key])
         elif action == 3 and isinstance(node, dict):
@@ -184,32 +103,13 @@ def shapes(chance: random.Random) -> Case:
     return Case("shapes", post(body := json.dumps(document).encode()), body)
 
 
-# --- binary tensors --------------------------------------------------------------------------------------------
-
-
-def binary(chance: random.Random) -> Case:
-    """Binary tensors that are cut off, too long or announced wrongly, and text elements with lengths of their own."""
-    content = struct.pack("<3d", 1.0, 2.0, 3.0) + struct.pack("<i", 4)
-    text = struct.pack("<I", chance.choice([1, 2, 5, 2**31, 2**32 - 1])) + b"ab"
-    size: Any = chance.choice([24, 24, 24, 24, 24, 0, 23, 25, -24, 2**63, "24", 24.0, None, True, [24]])
-    tensors: list[dict[str, Any]] = [
-        {"name": "x", "datatype": "FP64", "shape": [1, 3], "parameters": {"binary_data_size": size}},
-        {"name": "n", "datatype": "INT32", "shape": [1], "parameters": {"binary_data_size": 4}},
-    ]
-    if chance.random() < 0.4:
-        told = {"binary_data_size": chance.choice([6, 5, 7, 100])}
-        tensors.append({"name": "text", "datatype": "BYTES", "shape": [1], "parameters": told})
-        content += text
-    if chance.random() < 0.2:
-        tensors[0]["data"] = [1, 2, 3]
-    if chance.random() < 0.6:
-        content = content[: chance.randrange(len(content) + 1)] + bytes(chance.choice([0, 0, 1, 100]))
-    head = json.dumps({"inputs": tensors}).encode()
-    length = chance.choice(
-        [str(len(head))] * 6 + ["0", "-1", "1", "99999999", "x", "", str(len(head) + len(content))]
-    )
-    kind = chance.choice(["application/octet-stream", "application/json"])
-    return Case("binary", post(head + content, inference_header_content_length=length, content_type=kind))
+def empty(chance: random.Random) -> Case:
+    """Tensors without elements whose shapes say that they would be huge, but for a zero."""
+    document = valid(chance)
+    tensor = chance.choice(document["inputs"])
+    tensor["shape"] = empty_shape(chance)
+    tensor["data"] = []
+    return Case("empty", post(body := json.dumps(document).encode()), body, refused=True)
 
 
 # --- HTTP ------------------------------------------------------------------------------------------------------
@@ -331,6 +231,8 @@ def large(chance: random.Random) -> Case:
 
 
 _KINDS: list[tuple[Callable[[random.Random], Case], int]] = [
-    (changed_document, 12), (changed_bytes, 10), (nested, 3), (shapes, 6), (binary, 8), (lengths, 6),
+    (changed_document, 12), (changed_bytes, 10), (nested, 3), (shapes, 6), (empty, 3), (lengths, 6),
     (content_types, 4), (places, 6), (garbage, 5), (large, 1),
+    (hostile_tensors.binary, 8), (hostile_tensors.calls, 8), (hostile_tensors.changed_messages, 6),
+    (hostile_tables.documents, 8), (hostile_tables.changed_tables, 5), (hostile_tables.csv, 5),
 ]  # fmt: skip

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from runtime.tests.replica import python_version, running
+from tests.integration.runtime.case import SIGNATURE, Case, post, valid
 from tests.integration.runtime.fuzz import GROWTH, Findings, judge, schema_refuses, start, table, throw
-from tests.integration.runtime.hostile import SIGNATURE, Case, cases, post, valid
+from tests.integration.runtime.hostile import cases
 
 pytestmark = pytest.mark.integration
 
@@ -49,4 +50,15 @@ def test_the_judge_finds_a_5xx_and_a_prediction_for_what_is_refused(tmp_path: Pa
         judge(replica, Case("accepted", post(body), body), found)
         assert len(found.wrong) == 1
         judge(replica, Case("wrongly accepted", post(body), refused=True), found)
-    assert [words.partition(":")[0] for words in found.wrong] == ["fails", "wrongly accepted"]
+        judge(replica, Case("wrongly refused", post(b"{}"), accepted=True), found)
+    kinds = [words.partition(":")[0] for words in found.wrong]
+    assert kinds == ["fails", "wrongly accepted", "wrongly refused"]
+
+
+def test_every_kind_that_is_judged_has_right_and_wrong_ones() -> None:
+    """A judgement that is always the same would be met by a server that refuses everything, or nothing."""
+    seen: dict[str, set[bool]] = {}
+    for case in cases(1, 3000):
+        seen.setdefault(case.kind, set()).add(case.accepted)
+    for kind in ("binary", "gRPC raw", "gRPC typed", "/v1/ documents", "/inv documents", "/inv csv"):
+        assert seen[kind] == {True, False}, kind
