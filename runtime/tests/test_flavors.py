@@ -17,7 +17,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from podium_runtime.errors import ModelUnusable
+from podium_runtime.errors import InvalidInput, ModelUnusable
 from podium_runtime.flavors import FLAVORS, load_model
 from podium_runtime.flavors.sklearn import SklearnModel
 
@@ -253,6 +253,8 @@ def test_mlflow_with_named_columns(tmp_path):
     assert model.rows_independent
     outputs = model.predict({"age": data.age.to_numpy(), "city": data.city.to_numpy(dtype=object)}, None)
     exactly(outputs["predict"], estimator.predict(data))
+    with pytest.raises(InvalidInput, match="one of Basel, Bern, none for city"):
+        model.predict({"age": np.array([40.0]), "city": np.array(["Chur"], dtype=object)}, None)
     assert model.framework()["pandas"]
 
 

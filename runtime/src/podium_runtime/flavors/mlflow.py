@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from podium_runtime.flavors.sklearn import by_row
+from podium_runtime.flavors.sklearn_columns import blame, known_columns
 from podium_runtime.signature import Signature, TensorSpec
 from podium_runtime.tensors import Array, datatype_of
 
@@ -29,10 +31,15 @@ _DATATYPES = {
     "binary": "BYTES",
     "datetime": "BYTES",
 }
-# Loaders of frameworks that predict row by row. A pyfunc of the user's own may look across rows (forecasts, ranks), and
-# so may a graph, whose free first axis can be anything.
-_BY_ROW = frozenset({"mlflow.sklearn", "mlflow.xgboost", "mlflow.lightgbm", "mlflow.catboost"})
-_GRAPHS = frozenset({"mlflow.onnx"})
+# What is known of the rows of some loaders' models, see `Model.rows_independent`. A pyfunc of the user's own may well
+# look across rows (forecasts, ranks).
+_BY_ROW = {
+    "mlflow.catboost": True,
+    "mlflow.lightgbm": True,
+    "mlflow.onnx": None,
+    "mlflow.sklearn": None,
+    "mlflow.xgboost": True,
+}
 
 
 def load(folder: Path, entry: str, options: Mapping[str, Any], threads: int) -> "MlflowModel":
@@ -51,14 +58,23 @@ class MlflowModel:
         self._model = model
         self._schema = model.metadata.get_input_schema()
         loader = str(model.loader_module)
-        self.rows_independent: bool | None = None if loader in _GRAPHS else loader in _BY_ROW
+        estimator = _estimator(model, loader)
+        self.rows_independent = by_row(estimator) if estimator is not None else _BY_ROW.get(loader, False)
         self.properties: Mapping[str, Any] = {"loader": loader}
         schema = self._schema
         named = schema is not None and not schema.is_tensor_spec() and schema.has_input_names()
         self._types = {spec.name: _type_name(spec.type) for spec in schema.inputs} if named else None
+        names = getattr(estimator, "feature_names_in_", ())
+        self._known = known_columns(estimator, names) if self._types else {}
 
     def predict(self, inputs: Mapping[str, Array], wanted: frozenset[str] | None) -> dict[str, Array]:
-        return _named(self._model.predict(self._form(inputs)))
+        form = self._form(inputs)
+        try:
+            return _named(self._model.predict(form))
+        except Exception:
+            # MLflow's signature knows no categories, an encoder that fails on an unknown one does.
+            blame(self._known, inputs, tuple(self._types or ()))
+            raise
 
     def infer_signature(self) -> Signature | None:
         inputs = _specs(self._schema, INPUT)
@@ -88,6 +104,13 @@ class MlflowModel:
         if self._schema is not None:
             return dict(inputs)
         return pandas.DataFrame({name: array.reshape(-1) for name, array in inputs.items()})
+
+
+def _estimator(model: Any, loader: str) -> Any:
+    """Return the scikit-learn estimator inside; None where there is none, or MLflow is too old to hand it out."""
+    if loader != "mlflow.sklearn" or not hasattr(model, "get_raw_model"):
+        return None
+    return model.get_raw_model()
 
 
 def _column(array: Array, kind: str) -> Any:

@@ -2,7 +2,9 @@
 
 The basis is one FP64 tensor `input` of shape [-1, n_features_in_]. An estimator that was trained on named columns
 (`feature_names_in_`) may be asked column by column as well, one tensor [n] or [n, 1] each, of any datatype: it then
-gets a pandas DataFrame, as in training. Outputs are `predict` and, where there is one, `predict_proba`; both are
+gets a pandas DataFrame, as in training. Where its transformers tell that some of the columns are texts or truth values,
+and what the others are, it is asked by column only, each with its datatype and, where an encoder refuses unknown
+values, its categories (`sklearn_columns`). Outputs are `predict` and, where there is one, `predict_proba`; both are
 computed unless the request names only one.
 """
 
@@ -16,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from podium_runtime.errors import ModelUnusable
-from podium_runtime.signature import Signature, TensorSpec
+from podium_runtime.flavors.sklearn_columns import blame, column_specs, known_columns
+from podium_runtime.signature import Signature, TensorSpec, example_inputs
 from podium_runtime.tensors import Array, datatype_of
 
 INPUT = "input"
@@ -85,19 +88,26 @@ class SklearnModel:
         names = _attribute(estimator, "feature_names_in_")
         self.columns: Sequence[str] | None = None if names is None else tuple(str(name) for name in names)
         self._pandas = _pandas() if self.columns else None
+        self._known = known_columns(estimator, self.columns or ())
         self._classes = _attribute(estimator, "classes_")
         self._has_probability = hasattr(estimator, "predict_proba")
         self._steps, self._last = _pipeline_steps(estimator)
-        self.rows_independent: bool | None = _by_row(estimator)
+        self.rows_independent: bool | None = by_row(estimator)
         self.properties: Mapping[str, Any] = self._describe()
 
     def predict(self, inputs: Mapping[str, Array], wanted: frozenset[str] | None) -> dict[str, Array]:
         features = self._features_of(inputs)
-        if self.columns and self._pandas is None:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", message="X does not have valid feature names")
-                return self._outputs(features, wanted)
-        return self._outputs(features, wanted)
+        try:
+            if self.columns and self._pandas is None:
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", message="X does not have valid feature names")
+                    return self._outputs(features, wanted)
+            return self._outputs(features, wanted)
+        except Exception:
+            # The signature cannot say everything (columns whose type is unknown, one tensor for all of them): what an
+            # estimator fails on for a value that it was never going to take is the request's fault, not the model's.
+            blame(self._known, inputs, self.columns or ())
+            raise
 
     def _outputs(self, features: Any, wanted: frozenset[str] | None) -> dict[str, Array]:
         label = wanted is None or "predict" in wanted
@@ -116,18 +126,19 @@ class SklearnModel:
         return outputs
 
     def infer_signature(self) -> Signature | None:
-        """Return the signature from `n_features_in_`, with outputs as a trial prediction of one row of zeros
-        shows them.
+        """Return the signature from the columns or from `n_features_in_`, with outputs as a trial prediction of one
+        made-up row shows them.
 
-        Estimators that refuse zeros (text columns) get outputs from `classes_` or none at all.
+        Estimators that refuse such a row get outputs from `classes_` or none at all.
         """
         if self._features is None:
             return None
-        features = (TensorSpec(INPUT, "FP64", (-1, self._features)),)
+        by_column = column_specs(self._known, self.columns or ()) if self._pandas and self.columns else None
+        features = by_column or (TensorSpec(INPUT, "FP64", (-1, self._features)),)
         try:
-            outputs = self.predict({INPUT: np.zeros((1, self._features))}, None)
+            outputs = self.predict(example_inputs(Signature(features, ())), None)
         except Exception:
-            # Any exception means only that zeros do not suit this estimator.
+            # Any exception means only that made-up values do not suit this estimator.
             return Signature(features, self._outputs_by_classes())
         specs = []
         for name, array in outputs.items():
@@ -149,8 +160,16 @@ class SklearnModel:
         if self._pandas is not None:
             if single is not None:
                 return self._pandas.DataFrame(single, columns=list(self.columns))
-            return self._pandas.DataFrame({name: inputs[name].reshape(-1) for name in self.columns})
+            return self._pandas.DataFrame(
+                {name: self._values(name, inputs[name].reshape(-1)) for name in self.columns}
+            )
         return np.column_stack([inputs[name] for name in self.columns]) if single is None else single
+
+    def _values(self, name: str, array: Array) -> Array:
+        known = self._known.get(name)
+        if known is None or not known.by_nan or array.dtype.kind != "O":
+            return array
+        return np.array([np.nan if value is None else value for value in array.tolist()], dtype=object)
 
     def _outputs_by_classes(self) -> tuple[TensorSpec, ...]:
         if not isinstance(self._classes, np.ndarray):
@@ -182,7 +201,7 @@ def _attribute(estimator: Any, name: str) -> Any:
         return None
 
 
-def _by_row(estimator: Any) -> bool | None:
+def by_row(estimator: Any) -> bool | None:
     """Return True where every part is known to predict row by row, None where one is code of somebody else.
 
     scikit-learn's own estimators are fitted once and then answer each row for itself. A function of the user's, or a
