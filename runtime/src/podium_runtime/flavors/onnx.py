@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from podium_runtime.errors import InvalidInput, ModelUnusable
+from podium_runtime.raw import bfloat16_bits
 from podium_runtime.signature import Signature, TensorSpec
 from podium_runtime.tensors import Array
 
@@ -82,7 +83,9 @@ class OnnxModel:
 
         bfloat16 = {spec.name for spec in self._inputs if spec.datatype == "BF16"}
         values = {
-            name: OrtValue.ortvalue_from_numpy_with_onnx_type(_to_bfloat16(array), _BFLOAT16)
+            name: OrtValue.ortvalue_from_numpy_with_onnx_type(
+                bfloat16_bits(array).reshape(array.shape), _BFLOAT16
+            )
             if name in bfloat16
             else OrtValue.ortvalue_from_numpy(array)
             for name, array in inputs.items()
@@ -118,14 +121,6 @@ def _texts(array: Array, index: int) -> Array:
         if not isinstance(value, str):
             raise InvalidInput(f"inputs[{index}].data[{place}]", "a text", "null")
     return np.array(values, dtype=object).reshape(array.shape)
-
-
-def _to_bfloat16(array: Array) -> Array:
-    """Return the upper halves of float32 numbers, rounded to nearest, as uint16."""
-    bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    # Rounding could carry a NaN over into infinity.
-    return np.where(np.isnan(array), np.uint16(0x7FC0), rounded.astype(np.uint16))
 
 
 def _array_of(value: Any) -> Array:
