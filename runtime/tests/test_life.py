@@ -243,9 +243,9 @@ def test_sigterm_under_load_loses_nothing(tmp_path, keep_alive):
             clients = [Client(replica, keep_alive) for _ in range(16)]
             replica.wait_for(lambda: replica.metric("requests_total", code="200") > 50)
             replica.terminate()
-            started = time.monotonic()
             assert replica.wait_end() == 0
-            assert time.monotonic() - started < 15
+            # It ended because all was answered, not because the drain ran out.
+            assert "requests unanswered" not in replica.logged()
             for client in clients:
                 client.join(30)
             assert [client.lost for client in clients if client.lost] == []
@@ -317,11 +317,43 @@ def test_a_model_that_hangs_in_a_call_ends_the_process_with_5(tmp_path):
         )
 
 
-def test_without_a_watchdog_a_model_may_take_its_time(tmp_path):
-    slow = DOUBLE.replace("return", "import time\n        time.sleep(1)\n        return")
-    settings = {"watchdogSeconds": 0, "warmup": {"requests": 0}}
-    with running(python_version(tmp_path, slow, **settings).write()) as replica:
-        assert replica.infer(x(1)).status == 200
+@pytest.mark.parametrize(("seconds", "watched"), [(0, False), (60, True)])
+def test_without_a_watchdog_nobody_watches_the_model(tmp_path, seconds, watched):
+    source = """
+import threading
+class Model:
+    def predict(self, inputs):
+        return [thread.name for thread in threading.enumerate()]
+"""
+    with running(python_version(tmp_path, source, watchdogSeconds=seconds).write()) as replica:
+        names = replica.infer(x(1)).json()["outputs"][0]["data"]
+        assert "model" in names
+        assert ("watchdog" in names) is watched
+
+
+def test_a_replica_that_was_frozen_in_a_call_is_not_taken_to_hang(tmp_path):
+    gate, entered = tmp_path / "gate", tmp_path / "entered"
+    held = DOUBLE.replace(
+        "return",
+        f"import os, time\n        if (inputs['x'] == 7).any(): open({str(entered)!r}, 'w').close()\n"
+        f"        while (inputs['x'] == 7).any() and not os.path.exists({str(gate)!r}): time.sleep(0.002)\n"
+        "        return",
+    )
+    limit = 2.0
+    with (
+        running(python_version(tmp_path, held, watchdogSeconds=limit).write()) as replica,
+        contextlib.closing(Connection(replica.address)) as connection,
+    ):
+        connection.request("POST", "/v2/models/churn/infer", json.dumps(x(7)).encode())
+        replica.wait_for(lambda: entered.exists())
+        replica.process.send_signal(signal.SIGSTOP)
+        # Nothing happens in this time, and nothing can: it is the time itself that is tested.
+        threading.Event().wait(limit + 0.5)
+        replica.process.send_signal(signal.SIGCONT)
+        # By now it has seen how late it is, and is alive.
+        assert [replica.ask("GET", "/v2/health/live").status for _ in range(3)] == [200] * 3
+        gate.touch()
+        assert connection.getresponse().status == 200
 
 
 def test_inspect_prints_one_line(tmp_path):

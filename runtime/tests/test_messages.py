@@ -7,7 +7,7 @@ import pytest
 
 from podium_runtime.errors import InvalidInput, describe_exception
 from podium_runtime.messages import decode_request
-from podium_runtime.signature import InputCheck, Signature, example_inputs, parse_signature
+from podium_runtime.signature import InputCheck, Signature, TensorSpec, example_inputs, parse_signature
 
 TENSOR = {"name": "x", "datatype": "FP64", "shape": [1, 2], "data": [1, 2]}
 SIGNATURE = parse_signature(
@@ -122,6 +122,29 @@ def test_an_unknown_output_is_refused():
     assert caught.value.field == "outputs[1].name"
 
 
+def test_a_refusal_lists_twenty_names_at_most():
+    outputs = tuple(TensorSpec(f"output {index}", "FP32", (-1,)) for index in range(200))
+    with pytest.raises(InvalidInput, match="and 180 more") as caught:
+        InputCheck(Signature(SIGNATURE.inputs, outputs)).check_outputs(("z",))
+    assert len(caught.value.message) < 400
+
+
+def test_a_shape_is_looked_at_before_its_data_is():
+    tensor = {"name": "x", "datatype": "FP32", "shape": [11], "data": ["no number"] * 11}
+    with pytest.raises(InvalidInput) as caught:
+        decode_request(json.dumps({"inputs": [tensor]}).encode(), 10)
+    assert caught.value.field == "inputs[0].shape"
+
+
+def test_a_body_may_name_the_model_as_kserve_does():
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1], "data": [1]}
+    request = decode_request(json.dumps({"model_name": "churn", "inputs": [tensor]}).encode())
+    assert (request.model_name, request.model_version) == ("churn", None)
+    with pytest.raises(InvalidInput) as caught:
+        decode_request(json.dumps({"model_version": 3, "inputs": [tensor]}).encode())
+    assert caught.value.field == "model_version"
+
+
 def test_columns_stand_in_for_the_one_tensor():
     signature = parse_signature(
         {"inputs": [{"name": "input", "datatype": "FP64", "shape": [-1, 2]}], "outputs": []}
@@ -181,6 +204,7 @@ def test_an_unreadable_signature_is_an_error(document):
         ("C:\\models\\x.bin", "ValueError: <path>"),
         ("error:/home/x/y.", "ValueError: error:<path>"),
         ("see https://example.org/a/b/c for 1/2", "ValueError: see https://example.org/a/b/c for 1/2"),
+        ("bad file \udc80", "ValueError: bad file \\udc80"),
         ("", "ValueError"),
         ("z" * 600, "ValueError: " + "z" * 499 + "…"),
     ],

@@ -83,9 +83,14 @@ def test_extremes_of_integers_are_exact():
 
 
 def test_shapes_that_overflow_are_refused():
-    assert known_shape([2**31 - 1] * 16, "shape") == (2**31 - 1,) * 16
+    assert known_shape([2**31 - 1, 1, 0], "shape") == (2**31 - 1, 1, 0)
     assert refusal([1], shape=(2**31 - 1,) * 16).field == "inputs[0].data"
-    assert refusal([], shape=(0,) + (2**31 - 1,) * 15).field == "inputs[0].shape"
+    for shape in ([2**31 - 1, 2], [0, 2**31 - 1, 2**31 - 1], [2**31 - 1] * 16):
+        with pytest.raises(InvalidInput, match="at most 2147483647 elements"):
+            known_shape(shape, "inputs[0].shape")
+    assert known_shape([5, 2], "shape", 10) == (5, 2)
+    with pytest.raises(InvalidInput, match=r"expected at most 10 elements, got 11 \(axes of 0"):
+        known_shape([11, 0], "inputs[0].shape", 10)
     for shape in ([2**31], [-1], [1] * 17, [True], [1.0], "2", None):
         with pytest.raises(InvalidInput):
             known_shape(shape, "inputs[0].shape")

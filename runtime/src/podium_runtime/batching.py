@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from podium_runtime.calling import Answers, Caller, Pace
-from podium_runtime.errors import ClientGone, DeadlineExceeded, QueueFull, RequestError
+from podium_runtime.errors import ClientGone, DeadlineExceeded, ModelFailed, QueueFull, RequestError
 from podium_runtime.jobs import Job, Limits, Outcome, Predict, PredictStream, Stream, Task
 from podium_runtime.logs import frames
 from podium_runtime.metrics import Metrics
@@ -48,6 +48,8 @@ class Batcher:
         self._sweeper: asyncio.TimerHandle | None = None
         # A daemon: a model that hangs must not keep a drained process alive.
         self._thread = threading.Thread(target=self._work, name="model", daemon=True)
+        self.on_death: Callable[[BaseException], object] = _log_death
+        """Called by the model thread when it ends by an error, after which no job would ever be answered."""
         self._thread.start()
         metrics.queue_length = self.waiting
         metrics.streams = lambda: self._streams
@@ -76,25 +78,18 @@ class Batcher:
         self._hand_over(Task(work, future))
         return await future
 
-    def submit(
-        self,
-        inputs: Mapping[str, Array],
-        rows: int,
-        wanted: frozenset[str] | None,
-        deadline: float,
-        answer: Callable[[Outcome], None],
-    ) -> Job:
-        """Queue one request and return its job.
+    def submit(self, job: Job) -> None:
+        """Queue one request. Raises QueueFull.
 
-        `deadline` is a `time.monotonic()` instant. `answer` is called with the outputs, or with DeadlineExceeded,
-        ClientGone or ModelFailed. Raises QueueFull.
+        Its `answer` is called with the outputs, or with DeadlineExceeded, ClientGone, ModelFailed or what the model
+        refused the input for.
         """
         most = self._limits.max_waiting
         if self._in_thread + len(self._fresh) >= most and self.waiting() >= most:
             raise QueueFull(f"{most} requests are waiting already, the most this replica allows")
-        job = Job(inputs, rows, wanted, deadline, answer)
-        if rows and self._limits.max_rows > 1:
-            key: list[object] = [wanted]
+        if job.rows and self._limits.max_rows > 1:
+            inputs = job.inputs
+            key: list[object] = [job.wanted]
             for name in sorted(inputs) if len(inputs) > 1 else inputs:
                 array = inputs[name]
                 key += (name, array.dtype, array.shape[1:])
@@ -106,7 +101,6 @@ class Batcher:
             if not self._fresh:
                 self._loop.call_soon(self._dispatch)
             self._fresh.append(job)
-        return job
 
     def submit_stream(
         self, inputs: Mapping[str, Array], timeout: float, emit: Callable[[Outcome | None], None]
@@ -209,7 +203,7 @@ class Batcher:
         self._pending.discard(job)
         try:
             job.answer(outcome)
-        except Exception as error:
+        except BaseException as error:
             # One answer that cannot be written must not cost its neighbours theirs.
             _log_lost(error)
 
@@ -231,9 +225,13 @@ class Batcher:
     def _emit(self, stream: Stream, outcome: Outcome | None) -> None:
         try:
             stream.emit(outcome)
-        except Exception as error:
-            _log_lost(error)
-            self._end_stream(stream, None)
+        except BaseException as error:
+            if stream.over:
+                _log_lost(error)
+            else:
+                # Without a reason, what was broken off would look complete.
+                failed = error if isinstance(error, RequestError) else ModelFailed(error)
+                self._end_stream(stream, failed)
 
     def _end_stream(self, stream: Stream, outcome: RequestError | None) -> None:
         """End a stream, whether it waits for the model, is in it, or waits for its reader."""
@@ -254,16 +252,16 @@ class Batcher:
     # In the model thread.
 
     def _work(self) -> None:
-        while True:
-            item = self._next()
-            if item is None:
-                return
-            if isinstance(item, Job):
-                self._run_batch(item)
-            elif isinstance(item, Stream):
-                self._run_stream(item)
-            else:
-                self._run_task(item)
+        try:
+            while (item := self._next()) is not None:
+                if isinstance(item, Job):
+                    self._run_batch(item)
+                elif isinstance(item, Stream):
+                    self._run_stream(item)
+                else:
+                    self._run_task(item)
+        except BaseException as error:
+            self.on_death(error)
 
     def _next(self) -> Job | Stream | Task | None:
         if self._carried is not None:
@@ -335,6 +333,11 @@ class Batcher:
             return
 
 
-def _log_lost(error: Exception) -> None:
+def _log_death(error: BaseException) -> None:
+    extra = {"exception": type(error).__name__, "frames": frames(error.__traceback__)}
+    log.critical("the model's thread has ended", extra=extra)
+
+
+def _log_lost(error: BaseException) -> None:
     extra = {"exception": type(error).__name__, "frames": frames(error.__traceback__)}
     log.error("an answer could not be given", extra=extra)

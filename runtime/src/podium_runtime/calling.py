@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from podium_runtime.errors import DeadlineExceeded, ModelFailed
+from podium_runtime.errors import DeadlineExceeded, ModelFailed, RequestError
 from podium_runtime.jobs import Job, Outcome, Outputs, Predict, PredictStream, Stream
 from podium_runtime.metrics import Metrics
 from podium_runtime.tensors import Array
@@ -37,8 +37,9 @@ class Caller:
         """Return the answers of a batch, whose jobs are compatible.
 
         A call that fails is repeated in halves, until the guilty request stands alone and its neighbours have their
-        answers; what is known by then goes to `early`, since trying the halves may take a while. Jobs that were
-        answered otherwise are left out, those whose time is over cost no prediction.
+        answers. A RequestError of the flavor's own (InvalidInput, say) is that request's answer as it stands, anything
+        else becomes ModelFailed. What is known by then goes to `early`, since trying the halves may take a while.
+        Jobs that were answered otherwise are left out, those whose time is over cost no prediction.
         """
         answers: Answers = []
         self._halve(batch, answers, early)
@@ -60,10 +61,11 @@ class Caller:
             return
         try:
             answers.extend(self._call(jobs, now))
-        except (Exception, SystemExit) as error:
-            # SystemExit too: a model that calls sys.exit() must fail its request, not silently end the thread.
+        except BaseException as error:
+            # All of them: sys.exit() in a model, its CancelledError or a panic of its native library must fail one
+            # request, not silently end the thread.
             if len(jobs) == 1:
-                answers.append((jobs[0], ModelFailed(error)))
+                answers.append((jobs[0], _reason(error)))
                 return
             self._metrics.splits += 1
             early(list(answers))
@@ -99,8 +101,8 @@ class Caller:
             if stream.iterator is None:
                 stream.iterator = iter(self.predict_stream(stream.inputs))
             return next(stream.iterator, None)
-        except (Exception, SystemExit) as error:
-            return ModelFailed(error)
+        except BaseException as error:
+            return _reason(error)
         finally:
             self.entered = 0.0
             self._metrics.event_seconds.observe(time.perf_counter() - started)
@@ -114,11 +116,16 @@ class Caller:
         self.entered = time.monotonic()
         try:
             close()
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             return error
         finally:
             self.entered = 0.0
         return None
+
+
+def _reason(error: BaseException) -> RequestError:
+    """Return why a request gets no prediction: what a flavor or the user's class refused it for, or its failure."""
+    return error if isinstance(error, RequestError) else ModelFailed(error)
 
 
 def _shares(jobs: Sequence[Job], rows: int, outputs: Mapping[str, Array]) -> Answers:

@@ -13,13 +13,15 @@ from typing import Any
 from podium_runtime import __version__
 from podium_runtime.batching import Batcher
 from podium_runtime.config import Served
-from podium_runtime.errors import InvalidInput, NotReady, RequestError, UnknownPath
+from podium_runtime.errors import InvalidInput, ModelFailed, NotReady, RequestError, UnknownPath
 from podium_runtime.flavors.port import Model, Streaming
 from podium_runtime.jobs import Job, Outcome, Outputs, Stream
 from podium_runtime.messages import InferRequest, InferResponse
-from podium_runtime.signature import InputCheck, Signature
+from podium_runtime.signature import InputCheck, Signature, listed
+from podium_runtime.tensors import check_size
 
-EXTENSIONS = ("binary_tensor_data", "generate_stream")
+EXTENSIONS = ("binary_tensor_data",)
+"""By their names in Triton's documentation. Streamed answers have the form of no extension there."""
 # Flavors whose libraries say that a prediction may be asked for from any thread. Of a class of the user's own, or of
 # whatever an MLflow model wraps, nobody knows.
 ANY_THREAD = frozenset({"lightgbm", "onnx", "sklearn", "xgboost"})
@@ -37,20 +39,20 @@ class Phase(enum.Enum):
 class Dataplane:
     """One revision of one model, as any protocol may ask for it. Used from one event loop."""
 
-    def __init__(
-        self, served: Served, batcher: Batcher, request_timeout: float, max_elements: int = 2**24
-    ) -> None:
+    def __init__(self, served: Served, batcher: Batcher, request_timeout: float, max_elements: int) -> None:
         self.served = served
         self.phase = Phase.LOADING
         self._batcher = batcher
         self.request_timeout = request_timeout
         """Seconds that one request may take, and one event of a stream."""
-        self._max_elements = max_elements
+        self.max_elements = max_elements
+        """Elements that one input tensor may have, an axis without any counting as one."""
         self._model: Model | None = None
         self._signature: Signature | None = None
         self._flavor = ""
         self._check = InputCheck(None)
         self._shares_calls = False
+        self._found: dict[str, Any] = {}
         self._declared: Mapping[str, str] | None = None
         self.streams = False
         """Whether the model can answer piece by piece."""
@@ -61,7 +63,7 @@ class Dataplane:
         self._flavor = flavor
         self._signature = signature
         self._check = InputCheck(signature, model.columns)
-        self._shares_calls = model.rows_independent
+        self._shares_calls = bool(model.rows_independent)
         if signature is not None:
             self._declared = {
                 spec.name: spec.datatype for spec in signature.outputs if spec.datatype == "BF16"
@@ -70,6 +72,11 @@ class Dataplane:
         stream = model.predict_stream if isinstance(model, Streaming) else None
         self._batcher.serve(model.predict, any_thread=flavor in ANY_THREAD, stream=stream)
 
+    def settle_rows(self, independent: bool) -> None:
+        """Take what `probing` found out about a model that does not declare whether its rows are independent."""
+        self._shares_calls = independent
+        self._found["rows_independent"] = independent
+
     def open(self) -> None:
         """Become ready, unless the replica drains already."""
         if self.phase is Phase.LOADING:
@@ -77,7 +84,9 @@ class Dataplane:
 
     def drain(self) -> None:
         """Stop being ready. Requests that still arrive are answered."""
-        self.phase = Phase.DRAINING
+        # A replica that hangs goes on saying so: its draining must not make it look alive again.
+        if self.phase is not Phase.HUNG:
+            self.phase = Phase.DRAINING
 
     def hang(self) -> None:
         """Stop being alive: the model does not come back from a call."""
@@ -121,7 +130,7 @@ class Dataplane:
             "platform": self._flavor,
             "inputs": signature["inputs"],
             "outputs": signature["outputs"],
-            "properties": dict(model.properties),
+            "properties": {**model.properties, **self._found},
         }
 
     def require(self, name: str, version: str | None) -> None:
@@ -139,10 +148,13 @@ class Dataplane:
             raise NotReady("the model is still loading")
         if self.phase is Phase.HUNG:
             raise NotReady("the model hangs; this replica is being replaced")
+        if request.model_name is not None and request.model_name != self.served.name:
+            raise InvalidInput("model_name", f"{self.served.name}, as in the path, or none", "another name")
+        if request.model_version is not None and request.model_version != self.served.version:
+            raise InvalidInput("model_version", f"{self.served.version} or none", "another version")
         for index, array in enumerate(request.inputs.values()):
-            if array.size > self._max_elements:
-                field = f"inputs[{index}].shape"
-                raise InvalidInput(field, f"at most {self._max_elements} elements", str(array.size))
+            if array.size > self.max_elements or not array.size:
+                check_size(array.shape, self.max_elements, f"inputs[{index}].shape")
         inputs, rows = self._check.check_inputs(request.inputs)
         wanted = self._check.check_outputs(request.outputs) if request.outputs else None
         return inputs, rows, wanted
@@ -158,7 +170,9 @@ class Dataplane:
         seconds = self.request_timeout if timeout is None else min(timeout, self.request_timeout)
         if not self._shares_calls:
             rows = 0
-        return self._batcher.submit(inputs, rows, wanted, time.monotonic() + seconds, answer)
+        job = Job(inputs, rows, wanted, time.monotonic() + seconds, answer)
+        self._batcher.submit(job)
+        return job
 
     def stream(self, request: InferRequest, emit: Callable[[Outcome | None], None]) -> Stream:
         """Check and queue a request for a streamed answer; `jobs.Stream` says how `emit` is called.
@@ -179,10 +193,22 @@ class Dataplane:
         self._batcher.abandon(waiting)
 
     def respond(self, request: InferRequest, outputs: Outputs) -> InferResponse:
-        """Return the response for a request's outputs, only the wanted ones where some were named."""
+        """Return the response for a request's outputs, only the wanted ones where some were named.
+
+        Raises InvalidInput for a wanted output that the model does not have, and ModelFailed for one that its
+        signature promises and its answer lacks.
+        """
         if request.outputs:
-            outputs = {name: outputs[name] for name in request.outputs if name in outputs}
+            for index, name in enumerate(request.outputs):
+                if name not in outputs:
+                    raise self._lacks(name, index, outputs)
+            outputs = {name: outputs[name] for name in request.outputs}
         return InferResponse(self.served.name, self.served.version, outputs, request.id, self._declared)
+
+    def _lacks(self, name: str, index: int, outputs: Outputs) -> RequestError:
+        if self._signature is not None and any(spec.name == name for spec in self._signature.outputs):
+            return ModelFailed(LookupError(f"the answer has no {name}, which the signature promises"))
+        return InvalidInput(f"outputs[{index}].name", f"one of {listed(list(outputs))}", "another name")
 
     async def infer(self, request: InferRequest, timeout: float | None = None) -> InferResponse:
         """Return the model's answer. Raises the errors under RequestError; cancelling it abandons the request."""

@@ -6,7 +6,7 @@
     │   ├── DigestMismatch       3  stored bytes differ from the manifest
     │   └── ModelUnusable        4  the model does not load or refuses its declared example
     └── RequestError             one request gets no prediction; the process is fine
-        ├── InvalidInput         the request is refused by the schema (names the field)
+        ├── InvalidInput         the request is refused, by the schema or by the model (names the field)
         ├── UnknownPath          no such model, version or path
         ├── BodyTooLarge         the body is over the limit
         ├── TooSlow              the request did not arrive in time
@@ -70,10 +70,19 @@ class RequestError(RuntimeFault):
 
 
 class InvalidInput(RequestError):
-    """The request is refused by the schema.
+    """The request is refused: by the protocol, by the model's signature, or by the model itself.
 
     `field` is the path in the request (`inputs[0].data[3]`), `expected` and `got` say what was asked for and
-    what came, as types, names and shapes, never as values.
+    what came, as types, names and shapes, never as values. The message is made of the three.
+
+    A class of the user's own raises it from `predict` or `predict_stream` for an input that it cannot take, and the
+    caller gets 400 instead of the 500 of any other exception:
+
+        from podium_runtime import InvalidInput
+
+        raise InvalidInput("age", "a number from 0 to 150", "one outside that")
+
+    Where several requests shared the call, the call is repeated in halves until the refused one stands alone.
     """
 
     def __init__(self, field: str, expected: str, got: str) -> None:
@@ -144,8 +153,10 @@ def describe_exception(cause: BaseException) -> str:
     """Return `Type: message` of a model's exception on at most 500 characters, without file paths."""
     try:
         text = str(cause)
-    except Exception:
+    except BaseException:
         text = "(its message cannot be printed)"
+    # Half of a surrogate pair, as in a file name that was no UTF-8, can be written in no answer.
+    text = text.encode("utf-8", "backslashreplace").decode()
     text = _PATHS.sub(lambda found: found[1] or "<path>", text)
     if len(text) > _LONGEST_MODEL_MESSAGE:
         text = text[: _LONGEST_MODEL_MESSAGE - 1] + "…"

@@ -24,11 +24,13 @@ class Limits:
     max_rows: int
     max_delay: float
     max_waiting: int
-    max_streams: int = 16
+    max_streams: int
 
 
 class Job:
-    """One request's place in the queue. Made and answered in the event loop; the model thread only reads it.
+    """One request's place in the queue. Made and answered in the event loop.
+
+    The model thread writes nothing of it but `abandoned`, for a job whose time is over.
 
     `answer` is called exactly once, in the event loop, with the outputs or with why there are none.
     """

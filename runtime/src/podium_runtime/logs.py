@@ -4,6 +4,7 @@ Set up once by `__main__`. Messages carry names, counts, durations and exception
 `frames` gives where an exception came from without its message.
 """
 
+import json
 import logging
 import sys
 import time
@@ -31,7 +32,11 @@ class JsonFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             document["exception"] = record.exc_info[0].__name__
             document["frames"] = frames(record.exc_info[2])
-        return orjson.dumps(document, default=str, option=orjson.OPT_NON_STR_KEYS).decode("utf-8", "replace")
+        try:
+            return orjson.dumps(document, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except TypeError:
+            # orjson writes no half of a surrogate pair, as in a file name that was no UTF-8; json escapes it.
+            return json.dumps(document, default=str)
 
 
 class RateLimit:

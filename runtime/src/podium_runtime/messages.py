@@ -16,6 +16,7 @@ import orjson
 from podium_runtime.errors import InvalidInput
 from podium_runtime.raw import decode_raw
 from podium_runtime.tensors import (
+    MAX_ELEMENTS,
     Array,
     Datatype,
     decode_tensor,
@@ -25,12 +26,13 @@ from podium_runtime.tensors import (
     known_shape,
 )
 
-_REQUEST_KEYS = frozenset({"id", "inputs", "outputs", "parameters"})
+# The last two are no part of the REST form, but of the gRPC one; KServe's client sends them over REST, too.
+_REQUEST_KEYS = frozenset({"id", "inputs", "outputs", "parameters", "model_name", "model_version"})
 _INPUT_KEYS = frozenset({"name", "shape", "datatype", "data", "parameters"})
 _OUTPUT_KEYS = frozenset({"name", "parameters"})
 _SCALARS = frozenset({str, int, float, bool, type(None)})
-# Parameters that would change what the answer means, and are not done here: passing them over would be a lie.
-_REFUSED = frozenset({"classification", "shared_memory_region"})
+REFUSED_PARAMETERS = frozenset({"classification", "shared_memory_region"})
+"""Parameters that would change what the answer means, and are not done here: passing them over would be a lie."""
 MAX_TENSORS = 4096
 MAX_NAME = 512
 MAX_DEPTH = 32
@@ -52,6 +54,9 @@ class InferRequest:
     """The request's own parameters, names to scalars. The model does not see them."""
     output_parameters: Mapping[str, Mapping[str, Any]] | None = None
     """Parameters of wanted outputs by name, where they have some."""
+    model_name: str | None = None
+    """The model that the body names; `core` refuses any other than it serves."""
+    model_version: str | None = None
 
 
 @dataclass(slots=True)
@@ -114,22 +119,23 @@ def _check_nesting(body: bytes | bytearray, opening: int) -> None:
         raise InvalidInput("", f"JSON nested at most {MAX_DEPTH} deep", "deeper nesting")
 
 
-def decode_request(body: bytes | bytearray) -> InferRequest:
-    """Return the request in a JSON body. Raises InvalidInput naming the field."""
-    return request_from_document(parse_json(body))
+def decode_request(body: bytes | bytearray, most: int = MAX_ELEMENTS) -> InferRequest:
+    """Return the request in a JSON body, tensors having `most` elements each. Raises InvalidInput naming the field."""
+    return request_from_document(parse_json(body), None, most)
 
 
-def request_from_document(document: object, raw: RawTensors | None = None) -> InferRequest:
+def request_from_document(
+    document: object, raw: RawTensors | None = None, most: int = MAX_ELEMENTS
+) -> InferRequest:
     """Return the request in a parsed JSON value. Raises InvalidInput naming the field.
 
-    `raw` has the tensors that are not in the JSON; None where the transport carried none.
+    `raw` has the tensors that are not in the JSON; None where the transport carried none. `most` is the number of
+    elements that a tensor may have; what its shape says is looked at before the tensor is.
     """
     if type(document) is not dict:
         raise InvalidInput("", "an object with inputs", json_type(document))
     _only(document, _REQUEST_KEYS, "")
-    request_id = document.get("id")
-    if request_id is not None and type(request_id) is not str:
-        raise InvalidInput("id", "a string", json_type(request_id))
+    request_id = _text(document, "id")
     tensors = document.get("inputs")
     if type(tensors) is not list or not tensors:
         missing = "inputs" not in document
@@ -140,21 +146,30 @@ def request_from_document(document: object, raw: RawTensors | None = None) -> In
     inputs: dict[str, Array] = {}
     for index, tensor in enumerate(tensors):
         field = f"inputs[{index}]"
-        name, array = _tensor(tensor, field, raw)
+        name, array = _tensor(tensor, field, raw, most)
         if name in inputs:
             raise InvalidInput(f"{field}.name", "a name of its own", "the name of an earlier input")
         inputs[name] = array
     if raw is not None:
         raw.all_taken()
     parameters = _parameters(document, "parameters") if "parameters" in document else _NONE
-    outputs = document.get("outputs")
-    if outputs is None:
-        return InferRequest(inputs, request_id, None, parameters)
-    names, output_parameters = _outputs(outputs)
-    return InferRequest(inputs, request_id, names, parameters, output_parameters)
+    request = InferRequest(inputs, request_id, None, parameters)
+    if (outputs := document.get("outputs")) is not None:
+        request.outputs, request.output_parameters = _outputs(outputs)
+    if "model_name" in document or "model_version" in document:
+        request.model_name = _text(document, "model_name")
+        request.model_version = _text(document, "model_version")
+    return request
 
 
-def _tensor(tensor: object, field: str, raw: RawTensors | None) -> tuple[str, Array]:
+def _text(document: dict[str, Any], field: str) -> str | None:
+    value = document.get(field)
+    if value is not None and type(value) is not str:
+        raise InvalidInput(field, "a string", json_type(value))
+    return value
+
+
+def _tensor(tensor: object, field: str, raw: RawTensors | None, most: int) -> tuple[str, Array]:
     if type(tensor) is not dict:
         raise InvalidInput(field, "a tensor object", json_type(tensor))
     _only(tensor, _INPUT_KEYS, field)
@@ -164,7 +179,7 @@ def _tensor(tensor: object, field: str, raw: RawTensors | None) -> tuple[str, Ar
     for key in ("shape", "datatype") if binary else ("shape", "datatype", "data"):
         if key not in tensor:
             raise InvalidInput(f"{field}.{key}", _WORDS[key], "nothing")
-    shape = known_shape(tensor["shape"], f"{field}.shape")
+    shape = known_shape(tensor["shape"], f"{field}.shape", most)
     datatype = known_datatype(tensor["datatype"], f"{field}.datatype")
     if not binary:
         return name, decode_tensor(tensor["data"], datatype, shape, field)
@@ -238,7 +253,7 @@ def _parameters(document: dict[str, Any], field: str) -> Mapping[str, Any]:
         # Names are the caller's own words and may be anything: an unfit value is found without quoting one.
         if type(value) not in _SCALARS:
             raise InvalidInput(field, "strings, numbers and booleans only", json_type(value))
-        if name in _REFUSED:
+        if name in REFUSED_PARAMETERS:
             raise InvalidInput(f"{field}.{name}", "no such parameter: this server does not do it", "one")
     return parameters
 

@@ -24,6 +24,7 @@ from podium_runtime.http.listener import HttpServer
 from podium_runtime.jobs import Limits
 from podium_runtime.loading import load, warm_up
 from podium_runtime.metrics import Metrics
+from podium_runtime.probing import probe_rows
 from podium_runtime.watchdog import Watchdog
 
 BACKLOG = 4096
@@ -103,6 +104,7 @@ class Replica:
             config.watchdog_seconds,
             lambda: loop.call_soon_threadsafe(self._core.hang),
         )
+        self._batcher.on_death = self._watchdog.thread_died
         self._stop = asyncio.Event()
         for name in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(name, self._stop.set)
@@ -140,6 +142,8 @@ class Replica:
         self._core.adopt(loaded.model, loaded.flavor, loaded.signature)
         loading = time.monotonic() - started
         await self._batcher.run(lambda: warm_up(self._config, loaded))
+        if finding := await self._batcher.run(lambda: probe_rows(self._config, loaded)):
+            self._core.settle_rows(finding.independent)
         # What is loaded stays: without this, every full garbage collection would walk over all of it under requests.
         gc.collect()
         gc.freeze()

@@ -148,7 +148,7 @@ class InputCheck:
             for index, name in enumerate(wanted):
                 if name not in self._outputs:
                     raise InvalidInput(
-                        f"outputs[{index}].name", f"one of {', '.join(self._outputs)}", "another name"
+                        f"outputs[{index}].name", f"one of {listed(self._outputs)}", "another name"
                     )
         return frozenset(wanted)
 
@@ -164,7 +164,7 @@ class InputCheck:
         if len(fitted) != len(specs):
             missing = [spec.name for spec in specs.values() if spec.name not in fitted and not spec.optional]
             if missing:
-                raise InvalidInput("inputs", f"also {_listed(missing)}", "none of that name")
+                raise InvalidInput("inputs", f"also {listed(missing)}", "none of that name")
         # A model that walks over its inputs meets them in the order it was made with, whatever order they came in.
         return {name: fitted[name] for name in specs if name in fitted} if len(fitted) > 1 else fitted
 
@@ -182,7 +182,7 @@ class InputCheck:
                 )
             fitted[name] = column
         if missing := sorted(columns - fitted.keys()):
-            raise InvalidInput("inputs", f"also {_listed(missing)}", "none of that name")
+            raise InvalidInput("inputs", f"also {listed(missing)}", "none of that name")
         return fitted
 
 
@@ -241,7 +241,7 @@ def _check_categories(array: Array, known: frozenset[Category], spec: TensorSpec
     if known.issuperset(values):
         return
     place = next(place for place, value in enumerate(values) if value not in known)
-    shown = _listed(["null" if value is None else str(value)[:40] for value in spec.categories or ()])
+    shown = listed(["null" if value is None else str(value)[:40] for value in spec.categories or ()])
     value = values[place]
     got = "a missing value" if value is None or value != value else "another value"
     raise InvalidInput(f"inputs[{index}].data[{place}]", f"one of {shown} for {spec.name}", got)
@@ -270,11 +270,12 @@ def _rows(fitted: Mapping[str, Array], inputs: Mapping[str, Array]) -> int:
 
 
 def _one_of(columns: frozenset[str] | None, specs: Mapping[str, TensorSpec]) -> str:
-    names = f"one of {_listed(list(specs))}"
-    return f"{names}, or the columns {_listed(sorted(columns))}" if columns else names
+    names = f"one of {listed(list(specs))}"
+    return f"{names}, or the columns {listed(sorted(columns))}" if columns else names
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return at most twenty names as a text, and how many more there are."""
     shown = ", ".join(names[:20])
     return f"{shown} and {len(names) - 20} more" if len(names) > 20 else shown
 

@@ -23,6 +23,8 @@ Array = NDArray[Any]
 
 MAX_DIMENSIONS = 16
 MAX_DIMENSION = 2**31 - 1
+MAX_ELEMENTS = 2**31 - 1
+"""Elements of any tensor; `maxTensorElements` of the configuration is what a replica allows."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,8 @@ def known_datatype(name: object, field: str) -> Datatype:
     return found
 
 
-def known_shape(shape: object, field: str) -> tuple[int, ...]:
-    """Return a shape of non-negative whole numbers; raises InvalidInput for anything else."""
+def known_shape(shape: object, field: str, most: int = MAX_ELEMENTS) -> tuple[int, ...]:
+    """Return a shape of non-negative whole numbers with `most` elements at most; raises InvalidInput for all else."""
     if not isinstance(shape, list):
         raise InvalidInput(field, "a list of whole numbers", json_type(shape))
     if len(shape) > MAX_DIMENSIONS:
@@ -103,7 +105,19 @@ def known_shape(shape: object, field: str) -> tuple[int, ...]:
             raise InvalidInput(
                 f"{field}[{index}]", f"a whole number from 0 to {MAX_DIMENSION}", "one outside that"
             )
-    return tuple(shape)
+    found = tuple(shape)
+    check_size(found, most, field)
+    return found
+
+
+def check_size(shape: tuple[int, ...], most: int, field: str) -> None:
+    """Raise InvalidInput for a shape of more than `most` elements, an axis without any counting as one.
+
+    Counted so, because a shape of no elements but two thousand million rows is no less of a burden to a model.
+    """
+    if (count := math.prod(size or 1 for size in shape)) > most:
+        got = f"{count} (axes of 0 counted as 1)" if 0 in shape else f"{count}"
+        raise InvalidInput(field, f"at most {most} elements", got)
 
 
 def decode_tensor(data: object, datatype: Datatype, shape: tuple[int, ...], field: str) -> Array:
@@ -120,11 +134,7 @@ def decode_tensor(data: object, datatype: Datatype, shape: tuple[int, ...], fiel
     if highest and flat and (min(flat) < lowest or max(flat) > highest):
         index = next(i for i, value in enumerate(flat) if not lowest <= value <= highest)
         raise InvalidInput(_element(field, index, shape, nested), datatype.words, "one outside that")
-    array = _as_array(flat, datatype, shape, nested, field)
-    try:
-        return array.reshape(shape)
-    except ValueError as error:
-        raise InvalidInput(f"{field}.shape", "a shape that fits into memory", "a larger one") from error
+    return _as_array(flat, datatype, shape, nested, field).reshape(shape)
 
 
 def _as_array(
