@@ -10,6 +10,10 @@ for team in fraud growth; do
     podium model push score "$work/score.pkl" -w "$team"
     podium apply -f score.yaml -w "$team" --wait
 done
+# The quota of fraud is two replicas: a third is refused, with the quota and by how much.
+sed 's/^spec:/spec:\n  replicas: 3/' score.yaml >"$work/three.yaml"
+if podium apply -f "$work/three.yaml" -w fraud 2>"$work/said"; then exit 1; fi
+grep 'quota of replicas: 3 asked for' "$work/said"
 
 token=$(podium token create fraud-app --role predict -w fraud)
 gateway=$(podium status -o json | python -c 'import json,sys; print(json.load(sys.stdin)["gateway"]["url"])')

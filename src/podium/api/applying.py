@@ -11,10 +11,12 @@ from pydantic import ValidationError
 
 from podium.api.access import Caller
 from podium.api.plans import describe
+from podium.planning.quotas import over_quota
 from podium.resources.deployment import DeploymentSpec
-from podium.resources.errors import Conflict, InvalidInput, Issue
+from podium.resources.errors import Conflict, InvalidInput, Issue, Refused
 from podium.resources.issues import issues_of
 from podium.resources.kinds import KINDS, AnyResource, parse_applied
+from podium.resources.model import Quota
 from podium.resources.requests import ApplyResult, FieldChange
 from podium.resources.shape import DEFAULT_WORKSPACE
 from podium.store import Read, Write
@@ -69,6 +71,7 @@ def apply(tx: Write, wish: AnyResource, *, runtime_wheel: str, dry_run: bool) ->
         return ApplyResult(object=current.document(), action="unchanged", dry_run=dry_run)
     if isinstance(wish.spec, DeploymentSpec):
         _check_model(tx, meta.workspace, wish.spec)
+        _check_quota(tx, wish, current)
     action: Literal["created", "updated"]
     if current is None:
         after, action = tx.create(wish), "created"
@@ -149,6 +152,26 @@ def _check_model(tx: Read, workspace: str, spec: DeploymentSpec) -> None:
         raise InvalidInput(
             Issue("spec.model.version", f"{name} has no version {spec.model.version}; {_known(numbers)}"),
             next_step=f"podium model show {name}",
+        )
+
+
+def _check_quota(tx: Read, wish: AnyResource, current: AnyResource | None) -> None:
+    """Raises Refused. One writer at a time commits, so two applies cannot both take what is left."""
+    workspace, name = wish.metadata.workspace, wish.metadata.name
+    quota = tx.get("Workspace", DEFAULT_WORKSPACE, workspace).spec.quota
+    if quota == Quota():
+        return
+    others = {
+        item.metadata.name: item.spec
+        for item in tx.list("Deployment", workspace=workspace).items
+        if item.metadata.name != name and item.metadata.deletion_requested_at is None
+    }
+    reason = over_quota(quota, name, current and current.spec, wish.spec, others)
+    if reason is not None:
+        raise Refused(
+            f"{wish.kind} {wish.key}: {reason}",
+            next_step=f"ask for less, or have an admin raise spec.quota of Workspace {workspace}",
+            details={"field": "spec.replicas"},
         )
 
 

@@ -92,7 +92,10 @@ _LONGEST_MESSAGE = 100
 _NAME, _AGE = Column("NAME", at("metadata.name")), Column("AGE", _age)
 _MESSAGE = Column("MESSAGE", _message)
 _COLUMNS: Mapping[str, Sequence[Column]] = {
-    "Workspace": (_NAME, Column("DESCRIPTION", at("spec.description")), _AGE),
+    "Workspace": (
+        _NAME, Column("REPLICAS", at("spec.quota.replicas")), Column("MEMORY", at("spec.quota.memory")),
+        Column("DESCRIPTION", at("spec.description")), _AGE,
+    ),
     "Model": (
         _NAME, Column("VERSIONS", at("status.latestVersion")), Column("ALIASES", _aliases),
         Column("OWNER", at("spec.owner")), Column("RISK", at("spec.riskTier")),

@@ -7,13 +7,25 @@ from pydantic import Field
 
 from podium.resources.manifest import Manifest
 from podium.resources.profile import Profile
+from podium.resources.quantities import Size
 from podium.resources.shape import Name, Spec, Status
+
+
+class Quota(Spec):
+    """What the Deployments of a workspace may ask for together. None: as much as there is."""
+
+    replicas: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    """The sum of `replicas` of all Deployments."""
+    memory: Size | None = None
+    """The sum of `replicas` x `resources.memory`, in bytes."""
 
 
 class WorkspaceSpec(Spec):
     """A tenant."""
 
     description: Annotated[str, Field(max_length=4096)] = ""
+    quota: Quota = Field(default_factory=Quota)
+    """Looked at when a Deployment is applied; what is there when it is lowered stays as it is."""
 
 
 class WorkspaceStatus(Status):

@@ -284,3 +284,60 @@ def test_a_report_is_kept_and_wakes_what_waits_for_it(served: ApiServer) -> None
         http.put("/api/v1/gateways/g1", json={"observedVersion": -1}).json()["issues"][0]["field"]
         == "observedVersion"
     )
+
+
+def test_a_workspace_s_quota_says_which_and_by_how_much(churn: ApiServer) -> None:
+    http = churn.http()
+
+    def quota(**given: Any) -> None:
+        wish = workspace("default")
+        wish["spec"]["quota"] = given
+        with churn.store.read() as tx:
+            wish["metadata"]["resourceVersion"] = tx.get(
+                "Workspace", "default", "default"
+            ).metadata.resource_version
+        assert http.post("/api/v1/apply", json=wish).status_code == httpx.codes.OK
+
+    def ask(name: str, replicas: int) -> httpx.Response:
+        wish = deployment(name, replicas=replicas)
+        with churn.store.read() as tx:
+            found = tx.find("Deployment", "default", name)
+        if found is not None:
+            wish["metadata"]["resourceVersion"] = found.metadata.resource_version
+        return http.post("/api/v1/apply", json=wish)
+
+    quota(replicas=5)
+    assert ask("a", 3).status_code == httpx.codes.CREATED
+    refused = ask("b", 3)
+    assert refused.status_code == httpx.codes.CONFLICT
+    problem = refused.json()
+    assert problem["code"] == "refused"
+    assert "quota of replicas: 3 asked for, 3 taken by others (a 3)" in problem["detail"]
+    assert problem["detail"].endswith("so this is 1 over")
+    assert problem["issues"][0]["field"] == "spec.replicas"
+    assert "spec.quota of Workspace default" in problem["nextStep"]
+    assert http.get("/api/v1/workspaces/default/deployments/b").status_code == httpx.codes.NOT_FOUND
+    assert http.post("/api/v1/apply?dryRun=true", json=deployment("b", replicas=3)).status_code == 409
+    assert ask("b", 2).status_code == httpx.codes.CREATED
+    quota(replicas=2, memory="1Gi")
+    assert ask("a", 2).status_code == httpx.codes.OK, "over the lowered quota, and shrinking"
+    assert ask("a", 3).status_code == httpx.codes.CONFLICT
+    # Of two that each would take the last place, one gets it.
+    quota(replicas=5)
+    together, answers = threading.Barrier(2), []
+
+    def take(name: str) -> None:
+        together.wait(30)
+        answers.append(
+            httpx.post(
+                f"{churn.url}/api/v1/apply", json=deployment(name, replicas=1), trust_env=False, timeout=60,
+                headers={"authorization": f"Bearer {churn.admin_token}"},
+            ).status_code
+        )  # fmt: skip
+
+    threads = [threading.Thread(target=take, args=(name,)) for name in ("x", "y")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(90)
+    assert sorted(answers) == [201, 409]

@@ -1,0 +1,59 @@
+"""Whether a Deployment fits into its workspace's quota. Called by the API when one is applied.
+
+What counts is what Deployments ask for: `replicas`, and `replicas` x `resources.memory`. A rollout, during which both
+revisions run, is not counted twice: a quota would otherwise keep a team from mending its model.
+"""
+
+from collections.abc import Callable, Mapping
+
+from podium.resources.deployment import DeploymentSpec
+from podium.resources.model import Quota
+from podium.resources.quantities import format_size
+
+_SHOWN = 5
+"""Deployments that a refusal names, those that ask for most first."""
+
+
+def over_quota(
+    quota: Quota,
+    name: str,
+    before: DeploymentSpec | None,
+    after: DeploymentSpec,
+    others: Mapping[str, DeploymentSpec],
+) -> str | None:
+    """Return why the Deployment `name` must not ask for `after` instead of `before`, or None if it may.
+
+    `others`: the other Deployments of the workspace by name. One that asks for no more of a thing than it did is never
+    refused for it: a workspace that is over its quota, because that was lowered, must be able to shrink.
+    """
+    for allowed, thing, asked, written in (
+        (quota.replicas, "replicas", _replicas, str),
+        (quota.memory, "memory", _memory, format_size),
+    ):
+        if allowed is None or (before is not None and asked(after) <= asked(before)):
+            continue
+        taken = {other: asked(spec) for other, spec in others.items() if asked(spec)}
+        total = asked(after) + sum(taken.values())
+        if total > allowed:
+            return (
+                f"quota of {thing}: {written(asked(after))} asked for, {_taken(taken, written)}; the workspace may "
+                f"have {written(allowed)}, so this is {written(total - allowed)} over"
+            )
+    return None
+
+
+def _replicas(spec: DeploymentSpec) -> int:
+    return spec.replicas
+
+
+def _memory(spec: DeploymentSpec) -> int:
+    return spec.replicas * spec.resources.memory
+
+
+def _taken(taken: Mapping[str, int], written: Callable[[int], str]) -> str:
+    if not taken:
+        return "nothing taken by others"
+    most = sorted(taken, key=lambda name: (-taken[name], name))
+    names = ", ".join(f"{name} {written(taken[name])}" for name in most[:_SHOWN])
+    more = f", {len(most) - _SHOWN} more" if len(most) > _SHOWN else ""
+    return f"{written(sum(taken.values()))} taken by others ({names}{more})"

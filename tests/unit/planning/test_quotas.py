@@ -1,0 +1,62 @@
+"""Quotas of a workspace: who is refused, by how much, and who never is."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podium.planning.quotas import over_quota
+from podium.resources.deployment import DeploymentSpec
+from podium.resources.model import Quota
+
+GIB = 2**30
+
+
+def wish(replicas: int, memory: str = "1Gi") -> DeploymentSpec:
+    return DeploymentSpec.model_validate(
+        {"model": {"name": "churn", "version": 1}, "replicas": replicas, "resources": {"memory": memory}}
+    )
+
+
+def test_without_a_quota_everything_fits() -> None:
+    assert over_quota(Quota(), "a", None, wish(100), {"b": wish(900)}) is None
+
+
+def test_the_last_replica_fits_and_one_more_is_told_by_how_much_it_does_not() -> None:
+    quota = Quota(replicas=10)
+    others = {"b": wish(4), "c": wish(3), "idle": wish(0)}
+    assert over_quota(quota, "a", None, wish(3), others) is None
+    said = over_quota(quota, "a", None, wish(5), others)
+    assert said == (
+        "quota of replicas: 5 asked for, 7 taken by others (b 4, c 3); the workspace may have 10, so this is 2 over"
+    )
+
+
+def test_memory_is_that_of_all_replicas() -> None:
+    quota = Quota.model_validate({"memory": "8Gi"})
+    assert over_quota(quota, "a", None, wish(4, "2Gi"), {}) is None
+    said = over_quota(quota, "a", wish(4, "2Gi"), wish(4, "3Gi"), {"b": wish(1, "512Mi")})
+    assert said == (
+        "quota of memory: 12Gi asked for, 512Mi taken by others (b 512Mi); the workspace may have 8Gi, so this is "
+        "4608Mi over"
+    )
+
+
+def test_many_others_are_counted_and_the_greatest_named() -> None:
+    others = {f"d{number}": wish(number) for number in range(8)}
+    said = over_quota(Quota(replicas=1), "a", None, wish(1), others)
+    assert said is not None
+    assert "28 taken by others (d7 7, d6 6, d5 5, d4 4, d3 3, 2 more)" in said
+
+
+@given(st.integers(0, 20), st.integers(0, 20), st.integers(0, 40), st.integers(0, 30))
+def test_who_asks_for_no_more_is_never_refused_and_who_fits_neither(
+    before: int, after: int, others: int, allowed: int
+) -> None:
+    said = over_quota(Quota(replicas=allowed), "a", wish(before), wish(after), {"b": wish(others)})
+    assert (said is None) == (after <= before or after + others <= allowed)
+
+
+@pytest.mark.parametrize("wrong", [{"replicas": -1}, {"replicas": 1.5}, {"memory": "lots"}, {"cpus": 1}])
+def test_a_quota_is_checked(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Quota.model_validate(wrong)
