@@ -166,3 +166,11 @@ def test_a_tensor_over_the_limit_of_elements(tmp_path):
         assert replica.infer({"inputs": [tensor(np.ones(10), "x")]}).status == 200
         refused = replica.infer({"inputs": [tensor(np.ones(11), "x")]})
         assert (refused.status, refused.json()["field"]) == (400, "inputs[0].shape")
+        # Rows without columns are rows, and the shape is looked at before what follows it.
+        for shape in ([11, 0], [0] + [2**31 - 1] * 3, [2**31 - 1] * 3 + [0]):
+            for body in (
+                described("x", "FP64", shape, b""),
+                {"name": "x", "datatype": "FP64", "shape": shape, "data": []},
+            ):
+                refused = binary_infer(replica, {"inputs": [body]})
+                assert (refused.status, refused.json()["field"]) == (400, "inputs[0].shape")

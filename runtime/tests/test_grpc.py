@@ -92,8 +92,8 @@ def test_failures_have_both_statuses(replica):
     unknown = wire.encode(schema.MODEL, {"name": "other"})
     assert refused(call(replica, "ModelReady", unknown))[:2] == (404, 5)
     assert refused(call(replica, "ModelInfer", request(model_version="4")))[:2] == (404, 5)
-    assert refused(call(replica, "ModelStreamInfer"))[:2] == (404, 12)
-    assert refused(call(replica, "RepositoryIndex"))[:2] == (404, 12)
+    for other in ("ModelStreamInfer", "ModelConfig", "ModelStatistics", "RepositoryIndex"):
+        assert refused(call(replica, other))[:2] == (404, 12)
     assert refused(call(replica, "ModelInfer", b"\x0a")) == (
         400, 3, "model_name: expected a varint of at most 10 bytes, got the end of the message",
     )  # fmt: skip

@@ -16,6 +16,8 @@ from podium_runtime.grpc.requests import encode_response, infer_request, sent_ra
 from podium_runtime.messages import InferResponse
 from podium_runtime.tensors import DATATYPES
 
+MOST = 2**24
+HUGE = [2**31 - 1] * 3
 # Type numbers of google.protobuf.FieldDescriptorProto.
 TYPES = {
     "double": 1,
@@ -109,7 +111,7 @@ def test_typed_contents_are_as_protobuf_writes_them(datatype):
     getattr(tensor.contents, TYPED[datatype]).extend(listed(array))
     made.outputs.add(name="o").parameters["d"].double_param = 0.5
     fields = wire.decode(schema.INFER_REQUEST, made.SerializeToString())
-    request = infer_request(fields)
+    request = infer_request(fields, MOST)
     assert (fields["model_name"], fields["model_version"], request.id) == ("m", "3", "x")
     assert request.inputs["t"].dtype == array.dtype
     assert np.array_equal(request.inputs["t"], array)
@@ -139,7 +141,7 @@ def test_raw_contents_are_as_protobuf_writes_them(datatype):
     made.inputs.add(name="t", datatype=datatype, shape=array.shape)
     fields = wire.decode(schema.INFER_REQUEST, made.SerializeToString())
     assert sent_raw(fields)
-    assert np.array_equal(infer_request(fields).inputs["t"], array)
+    assert np.array_equal(infer_request(fields, MOST).inputs["t"], array)
     # A typed request for an output that has no typed field is answered raw.
     typed = LIBRARY[schema.INFER_RESPONSE].FromString(
         encode_response(InferResponse("m", "3", {"t": array}, declared=declared), raw=False)
@@ -215,7 +217,7 @@ def test_parts_that_come_in_pieces_are_one():
     body += b"\x0a\x04last"
     fields = wire.decode(schema.INFER_REQUEST, body)
     assert fields["model_name"] == "last"
-    assert infer_request(fields).inputs["t"].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert infer_request(fields, MOST).inputs["t"].tolist() == [[1, 2, 3], [4, 5, 6]]
 
 
 def test_unknown_fields_are_skipped():
@@ -270,6 +272,11 @@ def numbers(packed: bytes, datatype: str = "INT32") -> bytes:
         (tensor_body(shape=[1] * 17), "inputs[0].shape"),
         (tensor_body(shape=[2**31 - 1] * 16), "inputs[0].shape"),
         (tensor_body(shape=[2**40] * 100), "inputs[0].shape"),
+        (tensor_body(shape=[MOST + 1]), "inputs[0].shape"),
+        (tensor_body(datatype="INT64", shape=[0, *HUGE], contents={"int64_contents": b""}), "inputs[0].shape"),
+        (tensor_body(datatype="BYTES", shape=[*HUGE, 0], contents={}), "inputs[0].shape"),
+        (tensor_body(datatype="FP32", shape=[0, *HUGE], contents=None) + b"\x3a\x00", "inputs[0].shape"),
+        (tensor_body(datatype="BYTES", shape=[0, *HUGE], contents=None) + b"\x3a\x00", "inputs[0].shape"),
         (tensor_body(shape=b"\x80"), "inputs[0].shape[0]"),
         (tensor_body(shape=[3]), "inputs[0].contents.int_contents"),
         (tensor_body(contents={}), "inputs[0].contents.int_contents"),
@@ -293,7 +300,7 @@ def numbers(packed: bytes, datatype: str = "INT32") -> bytes:
 )  # fmt: skip
 def test_a_refusal_names_the_field(body, field):
     with pytest.raises(InvalidInput) as caught:
-        infer_request(wire.decode(schema.INFER_REQUEST, body))
+        infer_request(wire.decode(schema.INFER_REQUEST, body), MOST)
     assert caught.value.field == field
 
 
@@ -322,17 +329,17 @@ def test_pieces_of_numbers_cost_no_more_than_other_fields():
     started = time.thread_time()
     fields = wire.decode(schema.INFER_REQUEST, b"\x2a" + wire.encode_varint(len(tensor)) + tensor)
     assert time.thread_time() - started < 10
-    assert infer_request(fields).inputs["t"].tolist() == [1, 2]
+    assert infer_request(fields, MOST).inputs["t"].tolist() == [1, 2]
     one_by_one = b"\x18\x01" * 16
     tensor = b"\x0a\x01t\x12\x05INT32" + one_by_one + b"\x1a\x00" + b"\x2a\x03\x12\x01\x07"
     fields = wire.decode(schema.INFER_REQUEST, b"\x2a" + wire.encode_varint(len(tensor)) + tensor)
-    assert infer_request(fields).inputs["t"].shape == (1,) * 16
+    assert infer_request(fields, MOST).inputs["t"].shape == (1,) * 16
 
 
 def read_or_refuse(body: bytes) -> None:
     for message in (schema.INFER_REQUEST, schema.MODEL, schema.NOTHING):
         with contextlib.suppress(InvalidInput):
-            infer_request(wire.decode(message, body))
+            infer_request(wire.decode(message, body), MOST)
 
 
 @settings(max_examples=300)

@@ -190,6 +190,19 @@ def test_only_the_served_name_and_version_are_known(replica):
     assert replica.ask("POST", "/v2/health/live").status == 405
 
 
+def test_what_clients_offer_beyond_the_protocol_is_404(replica):
+    model = "/v2/models/churn"
+    for path in (
+        "/v2/repository/index",
+        f"{model}/generate",
+        f"{model}/trace/setting",
+        "/v1/models/churn:explain",
+    ):
+        assert replica.ask("POST", path, {}).status == 404, path
+    for path in (f"{model}/config", f"{model}/stats", "/v2/systemsharedmemory/status", "/v2/logging"):
+        assert replica.ask("GET", path).status == 404, path
+
+
 def test_headers_come_back(replica):
     body = {"inputs": [tensor(X[:1])]}
     answer = replica.infer(body, {"x-request-id": "a-1"})

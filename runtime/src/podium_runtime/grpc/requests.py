@@ -6,16 +6,16 @@ from typing import Any
 from podium_runtime.errors import InvalidInput
 from podium_runtime.grpc import schema, wire
 from podium_runtime.grpc.contents import TYPED, decode_contents, encode_contents
-from podium_runtime.messages import MAX_NAME, InferRequest, InferResponse
+from podium_runtime.messages import MAX_NAME, REFUSED_PARAMETERS, InferRequest, InferResponse
 from podium_runtime.raw import Buffer, decode_raw, encode_raw
-from podium_runtime.tensors import Array, datatype_of, known_datatype, known_shape
-
-_REFUSED = frozenset({"classification", "shared_memory_region"})
-"""Parameters that would change what the answer means and are not done here."""
+from podium_runtime.tensors import Array, Datatype, datatype_of, known_datatype, known_shape
 
 
-def infer_request(fields: Mapping[str, Any]) -> InferRequest:
-    """Return the request in the decoded fields of a ModelInferRequest. Raises InvalidInput naming the field."""
+def infer_request(fields: Mapping[str, Any], most: int) -> InferRequest:
+    """Return the request in the decoded fields of a ModelInferRequest, whose tensors may have `most` elements each.
+
+    Raises InvalidInput naming the field.
+    """
     tensors = fields.get("inputs", [])
     if not tensors:
         raise InvalidInput("inputs", "at least one tensor", "none")
@@ -28,7 +28,13 @@ def infer_request(fields: Mapping[str, Any]) -> InferRequest:
         name = _name(tensor, field)
         if name in inputs:
             raise InvalidInput(f"{field}.name", "a name of its own", "the name of an earlier input")
-        inputs[name] = _array(tensor, field, None if raw is None else raw[index], index)
+        datatype, shape = _described(tensor, field, most)
+        if raw is None:
+            inputs[name] = decode_contents(tensor.get("contents", {}), datatype, shape, field)
+        elif tensor.get("contents"):
+            raise InvalidInput(f"{field}.contents", "nothing beside raw_input_contents", "both")
+        else:
+            inputs[name] = decode_raw(raw[index], datatype, shape, f"raw_input_contents[{index}]")
         _parameters(tensor, f"{field}.parameters")
     names, output_parameters = _wanted(fields.get("outputs", []))
     return InferRequest(
@@ -41,16 +47,10 @@ def sent_raw(fields: Mapping[str, Any]) -> bool:
     return "raw_input_contents" in fields
 
 
-def _array(tensor: Mapping[str, Any], field: str, raw: Buffer | None, index: int) -> Array:
+def _described(tensor: Mapping[str, Any], field: str, most: int) -> tuple[Datatype, tuple[int, ...]]:
     datatype = known_datatype(tensor.get("datatype", ""), f"{field}.datatype")
     sizes = wire.few_integers(wire.packed(tensor.get("shape", [])), f"{field}.shape")
-    shape = known_shape(sizes, f"{field}.shape")
-    contents = tensor.get("contents")
-    if raw is None:
-        return decode_contents(contents or {}, datatype, shape, field)
-    if contents:
-        raise InvalidInput(f"{field}.contents", "nothing beside raw_input_contents", "both")
-    return decode_raw(raw, datatype, shape, f"raw_input_contents[{index}]")
+    return datatype, known_shape(sizes, f"{field}.shape", most)
 
 
 def _wanted(
@@ -81,7 +81,7 @@ def _name(part: Mapping[str, Any], field: str) -> str:
 def _parameters(part: Mapping[str, Any], field: str) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     for name, choice in part.get("parameters", {}).items():
-        if name in _REFUSED:
+        if name in REFUSED_PARAMETERS:
             raise InvalidInput(f"{field}.{name}", "no such parameter: this server does not do it", "one")
         # One of five fields; where a caller set several, the last in the table counts.
         parameters[name] = next(reversed(choice.values()), None)

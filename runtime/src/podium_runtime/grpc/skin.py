@@ -131,7 +131,7 @@ def _model_metadata(core: Dataplane, body: Buffer) -> bytes:
 def _model_infer(core: Dataplane, body: Buffer) -> _Later:
     fields = wire.decode(schema.INFER_REQUEST, body)
     core.require(fields.get("model_name", ""), fields.get("model_version") or None)
-    request, raw = infer_request(fields), sent_raw(fields)
+    request, raw = infer_request(fields, core.max_elements), sent_raw(fields)
 
     async def later(timeout: float | None) -> bytes:
         response = await core.infer(request, timeout)

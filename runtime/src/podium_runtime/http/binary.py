@@ -27,8 +27,8 @@ HEADER = b"inference-header-content-length"
 OCTETS = b"application/octet-stream"
 
 
-def decode_binary(exchange: Exchange) -> InferRequest:
-    """Return the request in a body of JSON and raw tensors. Raises InvalidInput."""
+def decode_binary(exchange: Exchange, most: int) -> InferRequest:
+    """Return the request in a body of JSON and raw tensors, of `most` elements each. Raises InvalidInput."""
     announced = exchange.headers[HEADER].strip()
     if not announced.isdigit() or len(announced) > 12:
         raise InvalidInput(HEADER.decode(), "the number of bytes of the JSON part", "something else")
@@ -37,7 +37,7 @@ def decode_binary(exchange: Exchange) -> InferRequest:
         raise InvalidInput(HEADER.decode(), f"at most the {exchange.size} bytes of the body", f"{length}")
     body = exchange.body_aligned(length)
     # orjson copies what it reads; the tensors behind it are not copied.
-    return request_from_document(parse_json(bytes(body[:length])), RawTensors(body[length:]))
+    return request_from_document(parse_json(bytes(body[:length])), RawTensors(body[length:]), most)
 
 
 def asks_for_binary(request: InferRequest) -> bool:

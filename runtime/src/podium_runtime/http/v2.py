@@ -63,7 +63,7 @@ class OpenInference:
 
     def _infer(self, exchange: Exchange) -> None:
         exchange.inference = True
-        request, in_binary = _decode(exchange)
+        request, in_binary = _decode(exchange, self._core.max_elements)
         headers = exchange.headers
         if b"accept" in headers and b"text/event-stream" in headers[b"accept"] and self._core.streams:
             streams.start(self._core, exchange, request)
@@ -81,7 +81,7 @@ class OpenInference:
 
     def _generate_stream(self, exchange: Exchange) -> None:
         exchange.inference = True
-        streams.start(self._core, exchange, _decode(exchange)[0])
+        streams.start(self._core, exchange, _decode(exchange, self._core.max_elements)[0])
 
     # Everything else.
 
@@ -109,14 +109,14 @@ class OpenInference:
         exchange.reply(200, self._metrics.text(), _METRICS_TYPE)
 
 
-def _decode(exchange: Exchange) -> tuple[InferRequest, bool]:
-    """Return the request in a body, and whether any output is wanted in raw form."""
+def _decode(exchange: Exchange, most: int) -> tuple[InferRequest, bool]:
+    """Return the request in a body, whose tensors may have `most` elements each, and whether it wants raw outputs."""
     if b"content-encoding" in exchange.headers:
         exchange.require_plain_body()
     if binary.HEADER not in exchange.headers:
-        request = decode_request(exchange.body())
+        request = decode_request(exchange.body(), most)
     else:
-        request = binary.decode_binary(exchange)
+        request = binary.decode_binary(exchange, most)
     if request.parameters or request.output_parameters:
         return request, binary.asks_for_binary(request)
     return request, False
