@@ -119,3 +119,22 @@ def test_a_stream_that_breaks_says_so(replica, kind):
 def test_the_arrays_are_what_they_should_be(replica):
     answer = replica.infer(v2("fine"))
     assert answer.json()["outputs"][0]["data"] == np.ones(1).tolist()
+
+
+UNSAID = """
+class Model:
+    signature = {"inputs": [{"name": "bad \\udc80", "datatype": "FP64", "shape": [-1]}],
+                 "outputs": [{"name": "y", "datatype": "FP64", "shape": [-1]}]}
+    def predict(self, inputs):
+        return inputs
+"""
+
+
+def test_a_refusal_that_cannot_be_written_is_an_answer_too(tmp_path):
+    """What the model calls its input stands in the refusal of any other."""
+    with running(python_version(tmp_path, UNSAID, warmup={"requests": 0}).write()) as made:
+        for path, body in (FORMS[form] for form in FORMS):
+            headers = {"content-type": "application/json"}
+            answer = made.ask("POST", path, body("fine"), headers)
+            assert answer.status in (400, 500), path
+        assert made.ask("GET", "/v2/models/churn").status in (200, 500)

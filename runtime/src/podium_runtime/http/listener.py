@@ -69,13 +69,15 @@ class HttpServer:
     def dispatch(self, exchange: Exchange) -> None:
         """Have a complete request answered."""
         try:
-            handler = self._exact.get((exchange.method, exchange.target))
-            if handler is None:
-                handler = self._find(exchange)
-            handler(exchange)
-        except errors.RequestError as error:
-            exchange.refuse(error)
+            try:
+                handler = self._exact.get((exchange.method, exchange.target))
+                if handler is None:
+                    handler = self._find(exchange)
+                handler(exchange)
+            except errors.RequestError as error:
+                exchange.refuse(error)
         except Exception as error:
+            # Of a skin, or of the refusal itself, which may name things of the model's that cannot be written.
             exchange.fail(error)
 
     def refuse(self, exchange: Exchange, error: errors.RequestError) -> None:
