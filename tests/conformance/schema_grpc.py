@@ -4,6 +4,8 @@ Our own check of the gRPC side. Run by test_conformance in tritonclient's enviro
 generated messages; nothing of the client's own logic is used. Prints JSON lines, see `report`.
 """
 
+import contextlib
+import functools
 import struct
 import sys
 
@@ -43,37 +45,43 @@ def whole(message):
     return message
 
 
-def main():
-    channel = grpc.insecure_channel(sys.argv[1])
-    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+class Calls:
+    """The service at an address, asked by its generated stub."""
 
-    def ask(call, message):
-        return whole(call(message, metadata=METADATA, timeout=20))
+    def __init__(self, address):
+        self.channel = grpc.insecure_channel(address)
+        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self.channel)
 
-    def refused(call, message, code):
-        try:
-            ask(call, message)
-        except grpc.RpcError as error:
-            same(error.code().name, code)
-            assert error.details(), "no words"
-        else:
-            raise AssertionError("it was answered")
+    def ask(self, method, message):
+        return whole(getattr(self.stub, method)(message, metadata=METADATA, timeout=20))
 
-    def request(datatypes, raw, version="", outputs=()):
-        made = pb.ModelInferRequest(model_name=NAME, model_version=version, id="id-7")
-        for datatype in datatypes:
-            tensor = made.inputs.add(name=datatype.lower(), datatype=datatype, shape=[2])
-            if raw:
-                made.raw_input_contents.append(RAW[datatype])
-            else:
-                field, values = TYPED[datatype]
-                getattr(tensor.contents, field).extend(values)
-        for name in outputs:
-            made.outputs.add(name=name)
-        return made
+    def says(self, method, message, field):
+        """Raise unless that field of the answer is true."""
+        same(getattr(self.ask(method, message), field), True)
 
-    def infer(datatypes, raw, version="", outputs=()):
-        answer = ask(stub.ModelInfer, request(datatypes, raw, version, outputs))
+    def refused(self, method, message, code):
+        """Raise unless a call is refused with this code, in words."""
+        with refusal(code):
+            self.ask(method, message)
+
+    def unknown(self, method):
+        """Raise unless an RPC that is not the protocol's is UNIMPLEMENTED."""
+        with refusal("UNIMPLEMENTED"):
+            self.channel.unary_unary(SERVICE + method)(b"", metadata=METADATA, timeout=20)
+
+    def server(self):
+        found = self.ask("ServerMetadata", pb.ServerMetadataRequest())
+        assert found.name and found.version
+
+    def metadata(self, version):
+        found = self.ask("ModelMetadata", pb.ModelMetadataRequest(name=NAME, version=version))
+        same((found.name, list(found.versions)), (NAME, [VERSION]))
+        same([one.datatype for one in found.inputs], list(RAW))
+        assert all(list(one.shape) == [-1] for one in [*found.inputs, *found.outputs])
+        assert found.platform
+
+    def infer(self, datatypes, raw, version="", outputs=()):
+        answer = self.ask("ModelInfer", request(datatypes, raw, version, outputs))
         same((answer.model_name, answer.model_version, answer.id), (NAME, VERSION, "id-7"))
         wanted = [datatype for datatype in datatypes if not outputs or datatype.lower() in outputs]
         # The order is the signature's.
@@ -91,53 +99,30 @@ def main():
                 exact = [float(np.float32(v)) for v in values] if datatype == "FP32" else values
                 same(found, exact)
 
-    def metadata(version):
-        found = ask(stub.ModelMetadata, pb.ModelMetadataRequest(name=NAME, version=version))
-        same((found.name, list(found.versions)), (NAME, [VERSION]))
-        same([one.datatype for one in found.inputs], list(RAW))
-        assert all(list(one.shape) == [-1] for one in [*found.inputs, *found.outputs])
-        assert found.platform
 
-    def server():
-        found = ask(stub.ServerMetadata, pb.ServerMetadataRequest())
-        assert found.name and found.version
+@contextlib.contextmanager
+def refusal(code):
+    try:
+        yield
+    except grpc.RpcError as error:
+        same(error.code().name, code)
+        assert error.details(), "no words"
+    else:
+        raise AssertionError("it was answered")
 
-    def row(call, function):
-        check("gRPC", call, function)
 
-    row("ServerLive", lambda: same(ask(stub.ServerLive, pb.ServerLiveRequest()).live, True))
-    row("ServerReady", lambda: same(ask(stub.ServerReady, pb.ServerReadyRequest()).ready, True))
-    row("ServerMetadata", server)
-    row("ModelReady", lambda: same(ask(stub.ModelReady, pb.ModelReadyRequest(name=NAME)).ready, True))
-    row(
-        "ModelReady, version",
-        lambda: same(ask(stub.ModelReady, pb.ModelReadyRequest(name=NAME, version=VERSION)).ready, True),
-    )
-    row("ModelMetadata", lambda: metadata(""))
-    row("ModelMetadata, version", lambda: metadata(VERSION))
-    row("ModelInfer", lambda: infer(["FP64"], False))
-    row("ModelInfer, version", lambda: infer(["FP64"], False, VERSION))
-    row("ModelInfer, several inputs and outputs", lambda: infer(["FP64", "INT32", "BYTES"], True))
-    row("ModelInfer, one of two outputs", lambda: infer(["FP64", "INT32"], True, outputs=("int32",)))
-    for datatype in RAW:
-        row(f"ModelInfer, {datatype} raw", lambda datatype=datatype: infer([datatype], True))
-    for datatype in TYPED:
-        row(f"ModelInfer, {datatype} typed", lambda datatype=datatype: infer([datatype], False))
-    row(
-        "unknown version is refused",
-        lambda: refused(stub.ModelInfer, request(["FP64"], True, "99"), "NOT_FOUND"),
-    )
-    row(
-        "unknown model is refused",
-        lambda: refused(stub.ModelReady, pb.ModelReadyRequest(name="nobody"), "NOT_FOUND"),
-    )
-    short = request(["FP64"], True)
-    short.raw_input_contents[0] = b"\0" * 15
-    row("unknown input is refused", lambda: refused(stub.ModelInfer, stranger(), "INVALID_ARGUMENT"))
-    row("truncated raw tensor is refused", lambda: refused(stub.ModelInfer, short, "INVALID_ARGUMENT"))
-    other = channel.unary_unary(SERVICE + "RepositoryIndex")
-    row("unknown RPC is UNIMPLEMENTED", lambda: refused_bytes(other, "UNIMPLEMENTED"))
-    channel.close()
+def request(datatypes, raw, version="", outputs=()):
+    made = pb.ModelInferRequest(model_name=NAME, model_version=version, id="id-7")
+    for datatype in datatypes:
+        tensor = made.inputs.add(name=datatype.lower(), datatype=datatype, shape=[2])
+        if raw:
+            made.raw_input_contents.append(RAW[datatype])
+        else:
+            field, values = TYPED[datatype]
+            getattr(tensor.contents, field).extend(values)
+    for name in outputs:
+        made.outputs.add(name=name)
+    return made
 
 
 def stranger():
@@ -148,14 +133,41 @@ def stranger():
     return made
 
 
-def refused_bytes(call, code):
-    """Raise unless a call with an empty message is refused with this code."""
-    try:
-        call(b"", metadata=METADATA, timeout=20)
-    except grpc.RpcError as error:
-        same(error.code().name, code)
-    else:
-        raise AssertionError("it was answered")
+def short():
+    """A request whose tensor is a byte too short."""
+    made = request(["FP64"], True)
+    made.raw_input_contents[0] = b"\0" * 15
+    return made
+
+
+CHECKS = [
+    ("ServerLive", "says", "ServerLive", pb.ServerLiveRequest(), "live"),
+    ("ServerReady", "says", "ServerReady", pb.ServerReadyRequest(), "ready"),
+    ("ServerMetadata", "server"),
+    ("ModelReady", "says", "ModelReady", pb.ModelReadyRequest(name=NAME), "ready"),
+    ("ModelReady, version", "says", "ModelReady", pb.ModelReadyRequest(name=NAME, version=VERSION), "ready"),
+    ("ModelMetadata", "metadata", ""),
+    ("ModelMetadata, version", "metadata", VERSION),
+    ("ModelInfer", "infer", ["FP64"], False),
+    ("ModelInfer, version", "infer", ["FP64"], False, VERSION),
+    ("ModelInfer, several inputs and outputs", "infer", ["FP64", "INT32", "BYTES"], True),
+    ("ModelInfer, one of two outputs", "infer", ["FP64", "INT32"], True, "", ("int32",)),
+    *((f"ModelInfer, {datatype} raw", "infer", [datatype], True) for datatype in RAW),
+    *((f"ModelInfer, {datatype} typed", "infer", [datatype], False) for datatype in TYPED),
+    ("unknown version is refused", "refused", "ModelInfer", request(["FP64"], True, "99"), "NOT_FOUND"),
+    ("unknown model is refused", "refused", "ModelReady", pb.ModelReadyRequest(name="nobody"), "NOT_FOUND"),
+    ("unknown input is refused", "refused", "ModelInfer", stranger(), "INVALID_ARGUMENT"),
+    ("truncated raw tensor is refused", "refused", "ModelInfer", short(), "INVALID_ARGUMENT"),
+    ("unknown RPC is UNIMPLEMENTED", "unknown", "RepositoryIndex"),
+]
+"""Row of the table, then the method of `Calls` and its arguments."""
+
+
+def main():
+    calls = Calls(sys.argv[1])
+    for row, method, *arguments in CHECKS:
+        check("gRPC", row, functools.partial(getattr(calls, method), *arguments))
+    calls.channel.close()
 
 
 if __name__ == "__main__":

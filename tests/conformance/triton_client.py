@@ -3,6 +3,8 @@
 Run by test_conformance in the client's own environment. Prints JSON lines, see `report`.
 """
 
+import contextlib
+import functools
 import sys
 
 import ml_dtypes
@@ -38,64 +40,40 @@ def tensor(module, datatype, array, **how):
     return made
 
 
-def refuses(function, *statuses):
-    try:
-        function()
-    except InferenceServerException as error:
-        assert (error.status() or "").rpartition(".")[2] in statuses, error
-    else:
-        raise AssertionError("it was answered")
+class Calls:
+    """One of the two clients. `module` is its library, `wrong` and `missing` are statuses of its refusals."""
 
+    def __init__(self, transport, module, address, headers, wrong, missing):
+        self.transport, self.module = transport, module
+        self.client = module.InferenceServerClient(address)
+        self.many = {"headers": headers}
+        self.statuses = {"wrong": wrong, "missing": missing}
 
-def both(transport, module, client, headers, missing, wrong):
-    """The checks that the two clients share."""
-    many = {"headers": headers}
-    answers = {"ServerLive": client.is_server_live, "ServerReady": client.is_server_ready}
-    for call, function in answers.items():
-        check(transport, call, lambda function=function: same(function(**many), True))
-    check(transport, "ModelReady", lambda: same(client.is_model_ready(NAME, **many), True))
-    check(transport, "ModelReady, version", lambda: same(client.is_model_ready(NAME, VERSION, **many), True))
+    def says(self, method, *arguments):
+        """Raise unless the client's answer is yes."""
+        same(getattr(self.client, method)(*arguments, **self.many), True)
 
-    def server_metadata():
-        found = client.get_server_metadata(**many)
-        name, version = (
-            (found.name, found.version) if hasattr(found, "name") else (found["name"], found["version"])
-        )
-        assert name and version
+    def server_metadata(self):
+        get = getter(self.client.get_server_metadata(**self.many))
+        assert get("name") and get("version")
 
-    def model_metadata(version):
-        found = client.get_model_metadata(NAME, version, **many)
-        get = found.get if isinstance(found, dict) else lambda key: getattr(found, key)
+    def model_metadata(self, version):
+        get = getter(self.client.get_model_metadata(NAME, version, **self.many))
         same(get("name"), NAME)
         same(list(get("versions")), [VERSION])
         assert get("platform")
-        specs = [
-            (one["name"], one["datatype"], one["shape"]) if isinstance(one, dict)
-            else (one.name, one.datatype, list(one.shape))
-            for one in get("inputs")
-        ]  # fmt: skip
+        specs = [(one("name"), one("datatype"), list(one("shape"))) for one in map(getter, get("inputs"))]
         same(specs, [(datatype.lower(), datatype, [-1]) for datatype in DATATYPES])
 
-    check(transport, "ServerMetadata", server_metadata)
-    check(transport, "ModelMetadata", lambda: model_metadata(""))
-    check(transport, "ModelMetadata, version", lambda: model_metadata(VERSION))
-
-    def infer(datatypes, version="", outputs=None, **how):
+    def infer(self, datatypes, version="", outputs=None, **how):
         arrays = {datatype.lower(): array_of(datatype) for datatype in datatypes}
-        given = [tensor(module, datatype, arrays[datatype.lower()], **how) for datatype in datatypes]
-        wanted = None
-        if outputs:
-            wanted = [
-                module.InferRequestedOutput(name, **({} if not how else {"binary_data": False}))
-                for name in outputs
-            ]
-        result = client.infer(NAME, given, version, outputs=wanted, request_id="id-7", **many)
-        response = result.get_response()
-        get = response.get if isinstance(response, dict) else lambda key: getattr(response, key)
-        same(get("id"), "id-7")
-        same(get("model_name"), NAME)
-        same(get("model_version"), VERSION)
-        names = [one["name"] if isinstance(one, dict) else one.name for one in get("outputs")]
+        given = [tensor(self.module, datatype, arrays[datatype.lower()], **how) for datatype in datatypes]
+        asked = {"binary_data": False} if how else {}
+        wanted = [self.module.InferRequestedOutput(name, **asked) for name in outputs] if outputs else None
+        result = self.client.infer(NAME, given, version, outputs=wanted, request_id="id-7", **self.many)
+        get = getter(result.get_response())
+        same((get("id"), get("model_name"), get("model_version")), ("id-7", NAME, VERSION))
+        names = [getter(one)("name") for one in get("outputs")]
         same(set(names), set(outputs or arrays))
         for name in names:
             found = result.as_numpy(name)
@@ -106,64 +84,73 @@ def both(transport, module, client, headers, missing, wrong):
             else:
                 assert np.array_equal(found, arrays[name]), f"{name}: {found}"
 
-    check(transport, "ModelInfer", lambda: infer(["FP64"]))
-    check(transport, "ModelInfer, version", lambda: infer(["FP64"], VERSION))
-    check(transport, "ModelInfer, several inputs and outputs", lambda: infer(["FP64", "INT32", "BYTES"]))
-    check(transport, "ModelInfer, one of two outputs", lambda: infer(["FP64", "INT32"], outputs=["int32"]))
-    for datatype in DATATYPES:
-        check(transport, f"ModelInfer, {datatype} raw", lambda datatype=datatype: infer([datatype]))
-        if transport.startswith("REST"):
-            if datatype in ("FP16", "BF16"):
-                check(
-                    transport,
-                    f"ModelInfer, {datatype} typed",
-                    lambda: (_ for _ in ()).throw(NotOffered("binary only")),
-                )
-            else:
-                check(
-                    transport,
-                    f"ModelInfer, {datatype} typed",
-                    lambda datatype=datatype: infer(
-                        [datatype], outputs=[datatype.lower()], binary_data=False
-                    ),
-                )
-    good = tensor(module, "FP64", array_of("FP64"))
-    bad = module.InferInput("fp64", [3], "INT32")
-    bad.set_data_from_numpy(np.array([1, 2, 3], dtype=np.int32))
-    stranger = module.InferInput("nobody", [3], "FP64")
-    stranger.set_data_from_numpy(array_of("FP64"))
-    check(
-        transport,
-        "unknown version is refused",
-        lambda: refuses(lambda: client.infer(NAME, [good], "99", **many), *missing),
-    )
-    check(
-        transport,
-        "unknown input is refused",
-        lambda: refuses(lambda: client.infer(NAME, [stranger], **many), *wrong),
-    )
+    def typed(self, datatype):
+        """Values in the message's own fields, which over REST are JSON's."""
+        if datatype in ("FP16", "BF16"):
+            raise NotOffered("binary only")
+        self.infer([datatype], outputs=[datatype.lower()], binary_data=False)
+
+    def refused(self, kind, name, version):
+        """Raise unless an input (`fp64` is known) at a version is refused as `wrong` or `missing`."""
+        given = self.module.InferInput(name, [3], "FP64")
+        given.set_data_from_numpy(array_of("FP64"))
+        with refusal(self.statuses[kind]):
+            self.client.infer(NAME, [given], version, **self.many)
+
+    def unknown_model(self):
+        with refusal(self.statuses["missing"]):
+            self.client.get_model_metadata("nobody", **self.many)
+
+
+def getter(answer):
+    """Fields of an answer, which is a dict over REST and a message over gRPC."""
+    return answer.get if isinstance(answer, dict) else lambda name: getattr(answer, name)
+
+
+@contextlib.contextmanager
+def refusal(status):
+    try:
+        yield
+    except InferenceServerException as error:
+        same((error.status() or "").rpartition(".")[2], status)
+    else:
+        raise AssertionError("it was answered")
+
+
+CHECKS = [
+    ("ServerLive", "says", "is_server_live"),
+    ("ServerReady", "says", "is_server_ready"),
+    ("ModelReady", "says", "is_model_ready", NAME),
+    ("ModelReady, version", "says", "is_model_ready", NAME, VERSION),
+    ("ServerMetadata", "server_metadata"),
+    ("ModelMetadata", "model_metadata", ""),
+    ("ModelMetadata, version", "model_metadata", VERSION),
+    ("ModelInfer", "infer", ["FP64"]),
+    ("ModelInfer, version", "infer", ["FP64"], VERSION),
+    ("ModelInfer, several inputs and outputs", "infer", ["FP64", "INT32", "BYTES"]),
+    ("ModelInfer, one of two outputs", "infer", ["FP64", "INT32"], "", ["int32"]),
+    *((f"ModelInfer, {datatype} raw", "infer", [datatype]) for datatype in DATATYPES),
+    ("unknown version is refused", "refused", "missing", "fp64", "99"),
+    ("unknown input is refused", "refused", "wrong", "nobody", ""),
+    ("unknown model is refused", "unknown_model"),
+]
+"""Row of the table, then the method of `Calls` and its arguments."""
+TYPED = [(f"ModelInfer, {datatype} typed", "typed", datatype) for datatype in DATATYPES]
+"""Over REST only: over gRPC the client sends raw tensors."""
+
+
+def run(calls, checks):
+    for row, method, *arguments in checks:
+        check(calls.transport, row, functools.partial(getattr(calls, method), *arguments))
 
 
 def main():
     http, grpc = sys.argv[1:]
     if http != "-":
-        client = tritonclient.http.InferenceServerClient(http)
-        transport = "REST"
-        both(transport, tritonclient.http, client, None, ("404",), ("400",))
-        check(
-            transport,
-            "unknown model is refused",
-            lambda: refuses(lambda: client.get_model_metadata("nobody"), "404"),
-        )
+        run(Calls("REST", tritonclient.http, http, None, "400", "404"), [*CHECKS, *TYPED])
     if grpc != "-":
-        client = tritonclient.grpc.InferenceServerClient(grpc)
         headers = {"podium-deployment": NAME}
-        both("gRPC", tritonclient.grpc, client, headers, ("NOT_FOUND",), ("INVALID_ARGUMENT",))
-        check(
-            "gRPC",
-            "unknown model is refused",
-            lambda: refuses(lambda: client.get_model_metadata("nobody", headers=headers), "NOT_FOUND"),
-        )
+        run(Calls("gRPC", tritonclient.grpc, grpc, headers, "INVALID_ARGUMENT", "NOT_FOUND"), CHECKS)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import os
 import secrets
 import socket
 import uuid
+from dataclasses import dataclass
 from types import FrameType
 
 import uvicorn
@@ -20,6 +21,7 @@ from podium._wheels import runtime_wheel
 from podium.api.bootstrap import bootstrap
 from podium.api.create import create_app, end_watches
 from podium.api.services import ApiSettings, Services
+from podium.api.tokens import TokenAuthority
 from podium.app.housekeeping import Housekeeping
 from podium.app.inspection import SandboxedInspector
 from podium.app.logs import TargetLogs
@@ -60,71 +62,100 @@ def run(settings: Settings) -> None:
             gateway_token_file=settings.gateway_token_file,
         )
         _check_exposure(settings, store)
-        wheel = runtime_wheel()
-        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-        blobs = BlobStore(settings.blobs)
-        environments = Environments(
-            settings.home / "environments", wheel=wheel, max_bytes=settings.environments_limit
-        )
-        checkout = Checkout(settings.home / "checkouts", blobs)
-        preparing = Preparing(blobs, checkout, environments)
+        files = _files(settings)
         target = ProcessTarget(settings.home / "replicas", settings.sockets, settings.program_folders)
-        profiler = _profiler(settings, store, preparing, blobs, digest)
-        services = Services(
-            store=store,
-            tokens=tokens,
-            blobs=blobs,
-            publisher=Publishing(
-                store=store,
-                blobs=blobs,
-                environments=environments,
-                preparing=preparing,
-                inspector=SandboxedInspector(settings.home / "inspections"),
-                runtime_wheel=digest,
-                imports=import_policy(settings),
-                work=settings.home / "work",
-            ),
-            profiler=profiler,
-            logs=TargetLogs(store, {"process": target}),
-            settings=ApiSettings(tokens_required=settings.gateway_tokens),
-            version=__version__,
-            runtime_wheel=digest,
-        )
-        worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        # Files of gigabytes are checked out by the one loop; the other, which takes bad versions back, never waits.
-        steering: list[Reconciler] = [
-            DeploymentReconciler(store, runtime_wheel=digest),
-            RolloutReconciler(store),
-        ]
-        running: list[Reconciler] = [
-            RevisionReconciler(store, targets={"process": target}, preparation=preparing)
-        ]
-        loops = [
-            ControlLoop(store, steering, worker=f"{worker}-steering", threads=2),
-            ControlLoop(store, running, worker=f"{worker}-running", threads=settings.workers),
-        ]
+        profiler = _profiler(settings, store, files)
+        services = _services(settings, store, tokens, files, (target, profiler))
         target.watch(lambda revision_uid: _wake(store, revision_uid))
         housekeeping = Housekeeping(
             store,
-            blobs,
-            checkout,
-            environments,
+            files.blobs,
+            files.checkout,
+            files.environments,
             target,
             scratch=(settings.home / "work", settings.home / "inspections"),
         )
         try:
-            _serve(settings, services, loops, housekeeping)
+            _serve(settings, services, _loops(settings, store, files, target), housekeeping)
         finally:
             profiler.close()
 
 
-def _profiler(
-    settings: Settings, store: Store, preparing: Preparing, blobs: BlobStore, wheel: str
-) -> Profiler:
+@dataclass(frozen=True)
+class _Files:
+    """What lies on disk of versions, and how a replica's part of it is made ready."""
+
+    blobs: BlobStore
+    checkout: Checkout
+    environments: Environments
+    preparing: Preparing
+    runtime_wheel: str
+    """Its sha256."""
+
+
+def _files(settings: Settings) -> _Files:
+    wheel = runtime_wheel()
+    blobs = BlobStore(settings.blobs)
+    checkout = Checkout(settings.home / "checkouts", blobs)
+    environments = Environments(
+        settings.home / "environments", wheel=wheel, max_bytes=settings.environments_limit
+    )
+    preparing = Preparing(blobs, checkout, environments)
+    return _Files(blobs, checkout, environments, preparing, hashlib.sha256(wheel.read_bytes()).hexdigest())
+
+
+def _services(
+    settings: Settings,
+    store: Store,
+    tokens: TokenAuthority,
+    files: _Files,
+    replicas: tuple[ProcessTarget, Profiler],
+) -> Services:
+    """What the API calls."""
+    target, profiler = replicas
+    return Services(
+        store=store,
+        tokens=tokens,
+        blobs=files.blobs,
+        publisher=Publishing(
+            store=store,
+            blobs=files.blobs,
+            environments=files.environments,
+            preparing=files.preparing,
+            inspector=SandboxedInspector(settings.home / "inspections"),
+            runtime_wheel=files.runtime_wheel,
+            imports=import_policy(settings),
+            work=settings.home / "work",
+        ),
+        profiler=profiler,
+        logs=TargetLogs(store, {"process": target}),
+        settings=ApiSettings(tokens_required=settings.gateway_tokens),
+        version=__version__,
+        runtime_wheel=files.runtime_wheel,
+    )
+
+
+def _loops(settings: Settings, store: Store, files: _Files, target: ProcessTarget) -> list[ControlLoop]:
+    worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    # Files of gigabytes are checked out by the one loop; the other, which takes bad versions back, never waits.
+    steering: list[Reconciler] = [
+        DeploymentReconciler(store, runtime_wheel=files.runtime_wheel),
+        RolloutReconciler(store),
+    ]
+    running: list[Reconciler] = [
+        RevisionReconciler(store, targets={"process": target}, preparation=files.preparing)
+    ]
+    return [
+        ControlLoop(store, steering, worker=f"{worker}-steering", threads=2),
+        ControlLoop(store, running, worker=f"{worker}-running", threads=settings.workers),
+    ]
+
+
+def _profiler(settings: Settings, store: Store, files: _Files) -> Profiler:
     """With nothing left of a server that died while it measured."""
     parts = Parts(
-        store=store, blobs=blobs, preparing=preparing, runtime_wheel=wheel, podium=__version__,
-        root=settings.home / "profiles", sockets=settings.sockets,
+        store=store, blobs=files.blobs, preparing=files.preparing, runtime_wheel=files.runtime_wheel,
+        podium=__version__, root=settings.home / "profiles", sockets=settings.sockets,
     )  # fmt: skip
     profiler = Profiler(parts)
     profiler.sweep()

@@ -76,12 +76,7 @@ def profile(
     """
     if plot is not None:
         _check_plot(plot)
-    options: dict[str, Any] = {
-        "budget": seconds_of(budget, "--budget"), "cpus": cpus, "memory": _size(memory),
-        **({} if rate is None else {"rate": _rate(rate)}),
-        **({} if p99 is None else {"p99": seconds_of(p99, "--p99")}),
-        **({} if rows is None else _given(rows)),
-    }  # fmt: skip
+    options = _asked(budget, cpus, memory, rate, p99, rows)
     found, measured = _measure(session, _reference(version), None if kept else options)
     title = f"{found.spec.model} version {found.spec.version}"
     if plot is not None:
@@ -92,6 +87,18 @@ def profile(
     document = {"name": found.metadata.name, "digest": found.spec.digest,
                 "profile": measured.model_dump(mode="json", by_alias=True)}  # fmt: skip
     emit(session, document, lambda: _show(title, measured))
+
+
+def _asked(
+    budget: str, cpus: int, memory: str, rate: str | None, p99: str | None, rows: Path | None
+) -> dict[str, Any]:
+    """The fields of a ProfileRequest. Raises InvalidInput."""
+    return {
+        "budget": seconds_of(budget, "--budget"), "cpus": cpus, "memory": _size(memory),
+        **({} if rate is None else {"rate": _rate(rate)}),
+        **({} if p99 is None else {"p99": seconds_of(p99, "--p99")}),
+        **({} if rows is None else _given(rows)),
+    }  # fmt: skip
 
 
 def _measure(
