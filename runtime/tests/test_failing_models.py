@@ -24,6 +24,13 @@ class Age(InvalidInput):
         super().__init__("age", "a number from 0 to 150", "one outside that")
 
 
+class Half(InvalidInput):
+    """One that forgot to be what it says."""
+
+    def __init__(self) -> None:
+        pass
+
+
 def raising(error, bad=None):
     """A model that raises for the inputs in `bad`, for all where there is None, and doubles the others."""
 
@@ -35,7 +42,14 @@ def raising(error, bad=None):
     return predict
 
 
-ODD = [SystemExit(3), Panic("a panic"), asyncio.CancelledError(), KeyboardInterrupt(), StopIteration()]
+ODD = [
+    Half(),
+    SystemExit(3),
+    Panic("a panic"),
+    asyncio.CancelledError(),
+    KeyboardInterrupt(),
+    StopIteration(),
+]
 
 
 @pytest.mark.parametrize("error", ODD, ids=repr)

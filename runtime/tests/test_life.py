@@ -317,6 +317,52 @@ def test_a_model_that_hangs_in_a_call_ends_the_process_with_5(tmp_path):
         )
 
 
+MORTAL = """
+import ctypes, threading
+
+class Model:
+    def predict(self, inputs):
+        if (inputs["x"] == 1).any():
+            thread = threading.get_ident()
+            # After this call, where no model is to blame: as an error in the loop of the thread itself would.
+            raise_there = ctypes.pythonapi.PyThreadState_SetAsyncExc
+            threading.Timer(0.05, lambda: self.die(raise_there, thread)).start()
+        return inputs["x"]
+
+    def die(self, raise_there, thread):
+        raise_there(ctypes.c_ulong(thread), ctypes.py_object(SystemError))
+        open(DIED, "w").close()
+"""
+
+
+def test_a_replica_whose_model_thread_dies_ends_with_5(tmp_path):
+    died = tmp_path / "died"
+    source = MORTAL.replace("DIED", repr(str(died)))
+    with running(python_version(tmp_path, source, watchdogSeconds=0).write()) as replica:
+        assert replica.infer(x(1)).status == 200
+        replica.wait_for(lambda: died.exists())
+        # The thread takes the next request, and with it notices.
+        answer = replica.infer(x(2))
+        assert (answer.status, "hangs" in answer.json()["error"]) == (503, True)
+        assert replica.wait_end() == 5
+        assert replica.logged().splitlines()[-1] == "podium-runtime: the model's thread has died: SystemError"
+
+
+def test_a_model_that_panics_on_made_up_data_is_served(tmp_path):
+    source = """
+class Panic(BaseException): pass
+class Model:
+    signature = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [-1]}], "outputs": []}
+    def predict(self, inputs):
+        if (inputs["x"] == 0).any(): raise Panic()
+        return inputs["x"]
+"""
+    with running(python_version(tmp_path, source).write()) as replica:
+        assert replica.infer(x(1)).status == 200
+    declared = {"example": x(0)}
+    assert "Panic" in ends(python_version(tmp_path, source, warmup=declared).write(), 4)
+
+
 @pytest.mark.parametrize(("seconds", "watched"), [(0, False), (60, True)])
 def test_without_a_watchdog_nobody_watches_the_model(tmp_path, seconds, watched):
     source = """

@@ -44,7 +44,7 @@ exit codes of serve:
   2  the configuration is unusable
   3  the manifest or a file is not what was pushed
   4  the model does not load, or fails on its declared example
-  5  one call of the model took longer than watchdogSeconds
+  5  one call of the model took longer than watchdogSeconds, or the thread that calls it died
 The last lines on stderr say why. Logs are JSON lines on stderr.
 """
 

@@ -125,7 +125,10 @@ class Caller:
 
 def _reason(error: BaseException) -> RequestError:
     """Return why a request gets no prediction: what a flavor or the user's class refused it for, or its failure."""
-    return error if isinstance(error, RequestError) else ModelFailed(error)
+    # A class of the user's own below InvalidInput may have left its beginning out, and then has nothing to tell.
+    if isinstance(error, RequestError) and hasattr(error, "message"):
+        return error
+    return ModelFailed(error)
 
 
 def _shares(jobs: Sequence[Job], rows: int, outputs: Mapping[str, Array]) -> Answers:

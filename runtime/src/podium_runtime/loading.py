@@ -76,7 +76,8 @@ def warm_up(config: Config, loaded: Loaded) -> None:
         inputs = example_inputs(loaded.signature)
         for _ in range(config.warmup_requests):
             loaded.model.predict(inputs, None)
-    except Exception as error:
+    except BaseException as error:
+        # All of them, as in `calling`: a panic of a native library on made-up data is no reason not to serve.
         log.warning(
             "the made-up warm-up input does not suit the model; declare warmup.example to warm it up",
             extra={"exception": type(error).__name__, "frames": frames(error.__traceback__)},
@@ -93,7 +94,7 @@ def _warm_up_declared(config: Config, loaded: Loaded) -> None:
             loaded.model.predict(inputs, wanted)
     except RequestError as error:
         raise ModelUnusable(f"warmup.example is refused by the model's signature: {error.message}") from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise ModelUnusable(
             f"the model failed on its declared example: {describe_exception(error)}"
         ) from error

@@ -1,8 +1,9 @@
 """The signature of a model and the check of requests against it.
 
-A signature lists named inputs and outputs with a datatype and a shape, -1 standing for any size. A leading -1
-on every input and output is the promise that the model works row by row, and only then may requests share a
-call of the model. `loading` parses it, `core` checks every request with it before anything is queued.
+A signature lists named inputs and outputs with a datatype and a shape, -1 standing for any size. Requests may share
+a call of the model only with a leading -1 on every input and output. In a signature that somebody wrote it is the
+promise that rows are independent; in one that was read from a graph it may be anything, and `probing` asks the model.
+`loading` parses it, `core` checks every request with it before anything is queued.
 
 A model trained on named columns may also be asked by columns: one tensor per column, shape [n] or [n, 1], instead
 of the one tensor of all features. The flavor says so with `columns`; see `check_inputs`.
