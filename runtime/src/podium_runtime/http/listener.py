@@ -147,7 +147,7 @@ class HttpServer:
     # Life.
 
     def watch(self, timeout: float) -> None:
-        """Begin to cut clients that send or take nothing for `timeout` seconds."""
+        """Begin to cut clients that take `timeout` seconds to send a request, or take nothing for as long."""
         loop = asyncio.get_running_loop()
 
         def sweep() -> None:
