@@ -1,9 +1,10 @@
 """One small real model per flavor and form, made here, with the framework's own answer to some inputs.
 
-Used by the tests and by `measure`. Nothing is fetched: what is not trained on data that scikit-learn carries has random
-weights from a fixed seed, or lies in a package.
+Used by the tests and by `measure`. Nothing is fetched: what is not trained here, on data that scikit-learn carries or
+on a few sentences (`language`), lies in a package.
 """
 
+import copy
 import io
 import pickle
 from collections.abc import Callable
@@ -14,13 +15,10 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 
+from tests.flavors import language
+from tests.flavors.language import SENTENCES
+
 CANCER, MALIGNANT = load_breast_cancer(return_X_y=True)
-SENTENCES = (
-    "the meeting moved to monday",
-    "a cat sat on the warm stone wall",
-    "rain",
-    "prices went up again while wages did not and nobody was surprised",
-)
 
 
 @dataclass
@@ -70,6 +68,49 @@ def xgboost_booster(folder: Path) -> Case:
     data = xgboost.DMatrix(features, target)
     booster = xgboost.train({"max_depth": 3, "objective": "reg:squarederror"}, data, num_boost_round=30)
     booster.save_model(folder / "model.json")
+    return Case(files_of(folder), {"input": features}, {"predict": booster.predict(data)})
+
+
+def xgboost_missing(folder: Path) -> Case:
+    import xgboost
+
+    holes = CANCER.copy()
+    holes[np.random.default_rng(4).random(CANCER.shape) < 0.2] = np.nan
+    estimator = xgboost.XGBClassifier(n_estimators=20, max_depth=3).fit(holes, MALIGNANT)
+    estimator.save_model(folder / "model.json")
+    return Case(
+        files_of(folder),
+        {"input": holes[:50]},
+        {"predict": estimator.predict(holes[:50]), "predict_proba": estimator.predict_proba(holes[:50])},
+    )
+
+
+def xgboost_categories(folder: Path) -> Case:
+    import pandas
+    import xgboost
+
+    rng = np.random.default_rng(6)
+    city = pandas.Categorical(rng.choice(["Basel", "Bern", "Chur"], 300))
+    frame = pandas.DataFrame({"age": rng.normal(40, 9, 300), "city": city})
+    target = (frame.age > 40) ^ (frame.city == "Bern")
+    estimator = xgboost.XGBClassifier(n_estimators=20, enable_categorical=True).fit(frame, target.astype(int))
+    estimator.save_model(folder / "model.ubj")
+    inputs = {"age": frame.age.to_numpy()[:60].copy(), "city": city.codes[:60].astype(np.float64)}
+    expected = {
+        "predict": estimator.predict(frame[:60]),
+        "predict_proba": estimator.predict_proba(frame[:60]),
+    }
+    return Case(files_of(folder), inputs, expected)
+
+
+def xgboost_dart(folder: Path) -> Case:
+    import xgboost
+
+    features, target = load_diabetes(return_X_y=True)
+    data = xgboost.DMatrix(features, target)
+    settings = {"max_depth": 3, "booster": "dart", "rate_drop": 0.3, "seed": 1}
+    booster = xgboost.train(settings, data, num_boost_round=30)
+    booster.save_model(folder / "model.ubj")
     return Case(files_of(folder), {"input": features}, {"predict": booster.predict(data)})
 
 
@@ -181,43 +222,19 @@ def pytorch_class(folder: Path) -> Case:
 # --- language --------------------------------------------------------------------------------------------------
 
 
-def tokenizer() -> Any:
-    """A tokenizer of whole words, made from the sentences."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    words = sorted({word for sentence in SENTENCES for word in sentence.split()})
-    known = ["[PAD]", "[UNK]", "[EOS]", *words]
-    made = Tokenizer(models.WordLevel({word: place for place, word in enumerate(known)}, unk_token="[UNK]"))
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", eos_token="[EOS]", model_max_length=64
-    )
-
-
-_BERT = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 64,
-}
 _PADDED = "texts of one call are padded to the longest: another order of the same sums"
 
 
-def transformers_classification(folder: Path) -> Case:
-    import torch
-    import transformers
-
-    torch.manual_seed(1)
-    words = tokenizer()
-    labels = {0: "calm", 1: "cross", 2: "neither"}
-    config = transformers.BertConfig(vocab_size=len(words), num_labels=3, id2label=labels, **_BERT)
-    model = transformers.BertForSequenceClassification(config).eval()
-    # Random weights hardly differ between texts; larger ones in the last layer do.
-    model.classifier.weight.data.mul_(40)
+def _saved(folder: Path, model: Any, words: Any) -> None:
     model.save_pretrained(folder)
     words.save_pretrained(folder)
+
+
+def transformers_classification(folder: Path) -> Case:
+    import transformers
+
+    model, words = language.classifier()
+    _saved(folder, model, words)
     pipeline = transformers.pipeline("text-classification", model=model, tokenizer=words, device=-1)
     answers = [pipeline(text, top_k=None) for text in SENTENCES]
     best = [max(answer, key=lambda one: one["score"]) for answer in answers]
@@ -225,21 +242,32 @@ def transformers_classification(folder: Path) -> Case:
     expected = {
         "label": texts(*[one["label"] for one in best]),
         "score": np.array([one["score"] for one in best], dtype=np.float32),
-        "scores": np.array([[row[name] for name in labels.values()] for row in by_label], dtype=np.float32),
+        "scores": np.array([[row[name] for name in language.LABELS] for row in by_label], dtype=np.float32),
     }
     return Case(files_of(folder), {"text": texts(*SENTENCES)}, expected, 1e-6, why=_PADDED)
 
 
 def transformers_embeddings(folder: Path) -> Case:
+    return _embeddings(folder, language.encoder())
+
+
+def transformers_float16(folder: Path) -> Case:
+    return _embeddings(folder, language.encoder(), "float16")
+
+
+def transformers_bfloat16(folder: Path) -> Case:
+    return _embeddings(folder, language.encoder(), "bfloat16")
+
+
+def _embeddings(folder: Path, made: tuple[Any, Any], stored: str = "float32") -> Case:
+    """An encoder whose file holds `stored` numbers, and what it answers in single precision."""
     import torch
     import transformers
 
-    torch.manual_seed(2)
-    words = tokenizer()
-    model = transformers.BertModel(transformers.BertConfig(vocab_size=len(words), **_BERT)).eval()
-    model.save_pretrained(folder)
-    words.save_pretrained(folder)
-    pipeline = transformers.pipeline("feature-extraction", model=model, tokenizer=words, device=-1)
+    model, words = made
+    _saved(folder, copy.deepcopy(model).to(getattr(torch, stored)), words)
+    reader = transformers.AutoModel.from_pretrained(folder, dtype="float32")
+    pipeline = transformers.pipeline("feature-extraction", model=reader, tokenizer=words, device=-1)
     means = [np.array(pipeline(text)[0], dtype=np.float32).mean(axis=0) for text in SENTENCES]
     return Case(
         files_of(folder), {"text": texts(*SENTENCES)}, {"embedding": np.array(means)}, 2e-6, why=_PADDED
@@ -247,25 +275,10 @@ def transformers_embeddings(folder: Path) -> Case:
 
 
 def transformers_generation(folder: Path) -> Case:
-    import torch
     import transformers
 
-    torch.manual_seed(3)
-    words = tokenizer()
-    config = transformers.GPT2Config(
-        vocab_size=len(words),
-        n_embd=32,
-        n_layer=2,
-        n_head=2,
-        n_positions=64,
-        initializer_range=0.5,
-        eos_token_id=words.eos_token_id,
-        bos_token_id=words.eos_token_id,
-        pad_token_id=words.pad_token_id,
-    )
-    model = transformers.GPT2LMHeadModel(config).eval()
-    model.save_pretrained(folder)
-    words.save_pretrained(folder)
+    model, words = language.generator()
+    _saved(folder, model, words)
     pipeline = transformers.pipeline("text-generation", model=model, tokenizer=words, device=-1)
     answers = [
         pipeline(text, max_new_tokens=12, do_sample=False, return_full_text=False)[0]["generated_text"]
@@ -371,6 +384,37 @@ def mlflow(folder: Path) -> Case:
     return Case(files_of(folder / "m"), {"input": CANCER[:50]}, {"predict": estimator.predict(CANCER[:50])})
 
 
+def mlflow_class(folder: Path) -> Case:
+    """A pyfunc of the user's own, which brings what it learned in a file."""
+    import mlflow.pyfunc
+    import pandas
+    from mlflow.models import infer_signature
+
+    class Bands(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]  # MLflow's decorators are not typed
+        def load_context(self, context: Any) -> None:
+            self.bounds = np.load(context.artifacts["bounds"])
+
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            size = np.asarray(model_input["radius"])
+            names = np.array(["small", "middle", "large"], dtype=object)
+            band = names[np.searchsorted(self.bounds, size)]
+            return pandas.DataFrame({"band": band, "over": size - self.bounds[-1]})
+
+    bounds = np.quantile(CANCER[:, 0], [1 / 3, 2 / 3])
+    np.save(folder / "bounds.npy", bounds)
+    rows = pandas.DataFrame({"radius": CANCER[:50, 0].copy()})
+    band = np.where(rows.radius <= bounds[0], "small", np.where(rows.radius <= bounds[1], "middle", "large"))
+    expected = {"band": texts(*band), "over": rows.radius.to_numpy() - bounds[1]}
+    mlflow.pyfunc.save_model(
+        folder / "m",
+        python_model=Bands(),
+        artifacts={"bounds": str(folder / "bounds.npy")},
+        signature=infer_signature(rows, pandas.DataFrame(expected)),
+        pip_requirements=["numpy", "pandas"],
+    )
+    return Case(files_of(folder / "m"), {"radius": rows.radius.to_numpy()}, expected)
+
+
 def python(folder: Path) -> Case:
     source = "class Model:\n    def predict(self, inputs):\n        return inputs['x'] * 2 + 1\n"
     podium_yaml = (
@@ -393,6 +437,9 @@ CASES: dict[str, Callable[[Path], Case]] = {
         sklearn_skops,
         xgboost_classifier,
         xgboost_booster,
+        xgboost_missing,
+        xgboost_categories,
+        xgboost_dart,
         lightgbm,
         lightgbm_categories,
         onnx,
@@ -401,9 +448,12 @@ CASES: dict[str, Callable[[Path], Case]] = {
         pytorch_class,
         transformers_classification,
         transformers_embeddings,
+        transformers_float16,
+        transformers_bfloat16,
         transformers_generation,
         sentence_transformers,
         mlflow,
+        mlflow_class,
         python,
     )
 }

@@ -1,7 +1,6 @@
 """Fixtures: a model on its way from the pusher's files to the flavor that serves it."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,16 +19,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
 
 
 @pytest.fixture
-def loaded(tmp_path: Path) -> Callable[[Case], Any]:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Case], Any]:
     """A case's model, pushed, and loaded by what the push found out."""
     from podium_runtime.flavors import load_model
 
     def load(case: Case) -> Any:
-        flavor = pushed(tmp_path / "blobs", case.files).flavor
+        # A folder for each: weights are mapped into memory, and writing into them ends the process.
+        folder = tmp_path_factory.mktemp("model")
+        flavor = pushed(tmp_path_factory.mktemp("blobs"), case.files).flavor
         for name, content in case.files.items():
-            path = tmp_path / "model" / name
+            path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        return load_model(flavor.name, tmp_path / "model", flavor.entry, flavor.options, threads=1)
+        return load_model(flavor.name, folder, flavor.entry, flavor.options, threads=1)
 
     return load

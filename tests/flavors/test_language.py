@@ -11,7 +11,8 @@ from podium.resources.errors import InvalidInput as Refused
 from podium_runtime.errors import DeadlineExceeded, InvalidInput
 from podium_runtime.flavors import Stoppable, Streaming
 from podium_runtime.signature import InputCheck
-from tests.flavors.cases import SENTENCES, texts
+from tests.flavors.cases import texts
+from tests.flavors.language import LABELS, SENTENCES
 from tests.flavors.pushing import pushed
 
 
@@ -63,7 +64,7 @@ def test_streams_side_by_side_draw_as_each_would_alone(generation):
 
     def stream(seed):
         settings = {
-            "temperature": np.array([1.5]),
+            "temperature": np.array([8.0]),
             "seed": np.array([seed]),
             "max_new_tokens": np.array([20]),
         }
@@ -80,7 +81,7 @@ def test_streams_side_by_side_draw_as_each_would_alone(generation):
     assert side_by_side == alone
     # A seed is one request's, and nobody else's numbers can be told from it.
     generation.predict(
-        checked(generation, text=texts("rain"), seed=np.array([1]), temperature=np.array([1.5])), None
+        checked(generation, text=texts("rain"), seed=np.array([1]), temperature=np.array([8.0])), None
     )
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -111,7 +112,7 @@ def test_a_generation_ends_when_nobody_waits(generation):
 def test_a_seed_makes_drawn_text_repeatable(generation):
     def draw(seed):
         settings = {
-            "temperature": np.array([1.5]),
+            "temperature": np.array([8.0]),
             "seed": np.array([seed]),
             "max_new_tokens": np.array([30]),
         }
@@ -133,6 +134,14 @@ def test_what_cannot_be_generated_names_its_input(generation):
     # The window holds 64: what is asked for beyond it is cut.
     inputs = checked(generation, text=texts("rain " * 60), max_new_tokens=np.array([500]))
     assert len(generation.predict(inputs, None)["generated_text"][0].split()) <= 4
+
+
+def test_what_was_learned_is_served(made, loaded, generation):
+    model = loaded(made("transformers_classification"))
+    about = texts("the meeting moved", "a cat on the wall", "rain")
+    assert model.predict({"text": about}, None)["label"].tolist() == list(LABELS)
+    inputs = checked(generation, text=texts(SENTENCES[0]), max_new_tokens=np.array([8]))
+    assert generation.predict(inputs, None)["generated_text"].tolist() == [SENTENCES[1]]
 
 
 def test_long_texts_are_cut_and_null_is_refused(made, loaded):

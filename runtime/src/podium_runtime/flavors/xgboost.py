@@ -48,11 +48,13 @@ class XgboostModel:
         self._threads = threads
         learner = json.loads(booster.save_config())["learner"]
         self._objective = str(learner["objective"]["name"])
-        # Only trees predict without a DMatrix being made first.
-        self._inplace = learner["gradient_booster"]["name"] in ("gbtree", "dart")
         # As XGBClassifier tells classes from labels: only classes exclude each other, and only they are counted.
         self._several_classes = int(learner["learner_model_param"]["num_class"]) > 1
         wrapper = json.loads(booster.attr("scikit_learn") or "{}")
+        # Only trees predict without a DMatrix being made first. With dart that adds up in another order: the classes
+        # predict so, a native Booster does not.
+        kind = learner["gradient_booster"]["name"]
+        self._inplace = kind == "gbtree" or (kind == "dart" and bool(wrapper))
         self._classifies = wrapper.get("_estimator_type") == "classifier"
         best = booster.attr("best_iteration")
         self._trees = (0, int(best) + 1) if wrapper and best is not None else (0, 0)
