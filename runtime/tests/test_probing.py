@@ -82,7 +82,7 @@ def test_models_by_row_pass(formula):
         (lambda x: x[:1], "has shape"),
         (lambda x: x.sum(), "has shape"),
         (lambda x: np.zeros(len(x)), "answered all examples alike"),
-        (lambda x: {}[1], "failed on the examples that were made up for it: KeyError"),
+        (lambda x: {}[1], "failed on the examples made up for it (KeyError); declare warmup.example"),
     ],
 )
 def test_models_whose_rows_meet_do_not(formula, reason):

@@ -8,6 +8,7 @@ or normalizes by the batch does not pass.
 """
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,8 +25,9 @@ ROWS = 3
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
 """How far floating-point outputs may lie apart; libraries add in another order for another number of rows."""
 _LARGEST_EXAMPLE = 10_000_000
-_PLAIN, _LARGE = 1.0, 1000.0
-"""Scales of made-up numbers: trees and rounded outputs answer many small inputs alike."""
+_SCALES = (1.0, 1000.0, 30.0)
+"""Of made-up numbers: trees and rounded outputs answer many inputs alike, but seldom at every scale."""
+_HINT = "declare warmup.example with rows that suit it"
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +72,7 @@ def examine(model: Model, signature: Signature, example: Mapping[str, Array] | N
     Rows are made from `example` first, then from the signature, until some are taken by the model and answered
     differently; where none are, nothing is shown, and calls are not shared.
     """
-    reason = "the model took no example that could be made up for it"
+    reason = f"the model took no example that could be made up for it; {_HINT}"
     for inputs in _trials(signature, example):
         try:
             together = model.predict(inputs, None)
@@ -81,13 +83,13 @@ def examine(model: Model, signature: Signature, example: Mapping[str, Array] | N
             difference = _difference(together, alone, signature)
         except BaseException as error:
             # As in `calling`: whatever a model raises on made-up rows, it may suit real ones.
-            reason = f"the model failed on the examples that were made up for it: {type(error).__name__}"
+            reason = f"the model failed on the examples made up for it ({type(error).__name__}); {_HINT}"
             continue
         if difference is not None:
             return Finding(False, difference)
         if not _all_alike(together):
             return Finding(True, f"{ROWS} rows together gave what each gave alone")
-        reason = "the model answered all examples alike, which shows nothing"
+        reason = f"the model answered all examples alike, which shows nothing; {_HINT}"
     return Finding(False, reason)
 
 
@@ -121,22 +123,22 @@ def _all_alike(outputs: Mapping[str, Array]) -> bool:
 
 
 def _trials(signature: Signature, example: Mapping[str, Array] | None) -> Iterator[Inputs]:
+    random = np.random.default_rng(0)
     if example is not None:
-        random = np.random.default_rng(0)
         specs = {spec.name: spec for spec in signature.inputs}
         if all(name in specs for name in example):
             yield {name: _like(array, specs[name], random) for name, array in example.items()}
     # Two of everything inside a row first: with one, a softmax inside it would hide what comes from outside.
+    needed = [spec for spec in signature.inputs if not spec.optional]
     for inner in (2, 1):
-        for scale in (_PLAIN, _LARGE):
-            random = np.random.default_rng(0)
-            specs_needed = [spec for spec in signature.inputs if not spec.optional]
-            shapes = {
-                spec.name: (ROWS, *(inner if size == -1 else size for size in spec.shape[1:]))
-                for spec in specs_needed
+        shapes = [(ROWS, *(inner if size == -1 else size for size in spec.shape[1:])) for spec in needed]
+        if any(math.prod(shape) > _LARGEST_EXAMPLE for shape in shapes):
+            continue
+        for scale in _SCALES:
+            yield {
+                spec.name: _made_up(spec, shape, scale, random)
+                for spec, shape in zip(needed, shapes, strict=True)
             }
-            if max(int(np.prod(shape)) for shape in shapes.values()) <= _LARGEST_EXAMPLE:
-                yield {spec.name: _made_up(spec, shapes[spec.name], scale, random) for spec in specs_needed}
 
 
 def _like(array: Array, spec: TensorSpec, random: np.random.Generator) -> Array:
@@ -145,7 +147,7 @@ def _like(array: Array, spec: TensorSpec, random: np.random.Generator) -> Array:
         return array[:ROWS]
     rows = np.repeat(array[:1], ROWS, axis=0)
     if spec.categories is not None or array.dtype.kind in "Ob":
-        made = _made_up(spec, rows.shape, _PLAIN, random)
+        made = _made_up(spec, rows.shape, _SCALES[0], random)
         made[:1] = array[:1]
         return made
     if array.dtype.kind in "iu":
