@@ -45,8 +45,6 @@ from podium.resources.requests import PushRequest
 HOST = "127.0.0.1"
 LEFT_OUT = frozenset({".git", "__pycache__", ".ipynb_checkpoints", ".DS_Store"})
 """Names that are no part of a model; the same that a push leaves out."""
-_SWEEPING = ".sweeping"
-"""The lock of the folder that the runs' folders are in."""
 _RUN = re.compile(r"[0-9a-f]{12}")
 _HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 _MAX_LOCK_BYTES = 16 * 2**20
@@ -200,12 +198,15 @@ def work_folder(root: Path) -> Iterator[Path]:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
         # While one run sweeps or makes its folder no other does: a folder that nobody holds yet is nobody's.
-        with (root / _SWEEPING).open("a") as sweeping:
-            fcntl.flock(sweeping, fcntl.LOCK_EX)
+        door = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(door, fcntl.LOCK_EX)
             _sweep(root)
             work = root / secrets.token_hex(6)
             work.mkdir(mode=0o700)
             fcntl.flock(held.enter_context((work / "lock").open("a")), fcntl.LOCK_EX)
+        finally:
+            os.close(door)
         try:
             yield work
         finally:
