@@ -166,7 +166,7 @@ def _check_quota(tx: Read, wish: AnyResource, current: AnyResource | None) -> No
         for item in tx.list("Deployment", workspace=workspace).items
         if item.metadata.name != name and item.metadata.deletion_requested_at is None
     }
-    reason = over_quota(quota, name, current and current.spec, wish.spec, others)
+    reason = over_quota(quota, name, None if current is None else current.spec, wish.spec, others)
     if reason is not None:
         raise Refused(
             f"{wish.kind} {wish.key}: {reason}",
