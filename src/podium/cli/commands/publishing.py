@@ -51,7 +51,10 @@ def push(
     name: NameArgument,
     path: Annotated[
         Path,
-        typer.Argument(help="An MLflow model, a scikit-learn or ONNX file, or a folder with a podium.yaml."),
+        typer.Argument(
+            help="A model's file (scikit-learn, XGBoost, LightGBM, ONNX, PyTorch), or a folder (MLflow, "
+            "transformers, sentence-transformers, or one with a podium.yaml)."
+        ),
     ],
     version_note: NoteOption = "",
     alias: AliasOption = None,
@@ -74,7 +77,10 @@ def push(
     flavor: Annotated[
         str | None,
         typer.Option(
-            "--flavor", metavar="NAME", help="sklearn, mlflow, onnx or python; else found by looking."
+            "--flavor",
+            metavar="NAME",
+            help="mlflow, sklearn, xgboost, lightgbm, onnx, pytorch, transformers, sentence-transformers, "
+            "python or custom; else found by looking.",
         ),
     ] = None,
     repair: Annotated[
