@@ -42,6 +42,7 @@ class Model:
             print("the secret stayed one", flush=True)
 
     def predict(self, inputs):
+        print("asked for", inputs["x"].tolist(), flush=True)
         return {"y": np.asarray(inputs["x"], dtype=np.float64) * self.factor}
 """
 
@@ -90,7 +91,16 @@ def test_a_model_is_served_from_its_own_environment_in_its_box(yard: Yard, tmp_p
     yard.manifest.write_bytes(manifest.canonical_bytes())
 
     yard.python = state.python
-    wish = yard.wish(runtime=RuntimeSettings(drain=5), sandbox=SandboxSettings(require=LEVEL))
+    example = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1, 2], "data": [5, 6]}]}
+    runtime = RuntimeSettings.model_validate(
+        {
+            "drain": "5s",
+            "warmup": {"requests": 2, "example": example},
+            "watchdog": "9s",
+            "maxTensorElements": 6,
+        }
+    )
+    wish = yard.wish(runtime=runtime, sandbox=SandboxSettings(require=LEVEL))
     wish = replace(wish, spec=wish.spec.model_copy(update={"manifest_digest": manifest.digest()}))
     target = yard.target()
     target.start(wish)
@@ -101,6 +111,11 @@ def test_a_model_is_served_from_its_own_environment_in_its_box(yard: Yard, tmp_p
     body = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [2, 2], "data": [1, 2, 3, 4]}]}
     status, answer = post(ready.address, "/v2/models/churn/infer", body)
     assert (status, answer["outputs"][0]["data"]) == (200, [2.5, 5.0, 7.5, 10.0])
+    body["inputs"][0] |= {"shape": [4, 2], "data": [1] * 8}
+    status, answer = post(ready.address, "/v2/models/churn/infer", body)
+    assert (status, answer["field"]) == (400, "inputs[0].shape")
+    told = [line for line in target.logs(wish.name, 50) if "asked for" in line]
+    assert told == ["asked for [[5.0, 6.0]]"] * 2 + ["asked for [[1.0, 2.0], [3.0, 4.0]]"]
     assert LEVEL == "none" or any("the secret stayed one" in line for line in target.logs(wish.name, 50))
 
     target.stop(wish.name, 5)
