@@ -6,6 +6,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import BaseEstimator
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestClassifier
@@ -177,6 +178,17 @@ def test_sklearn_promises_independent_rows_only_for_what_it_knows():
     centred = make_pipeline(FunctionTransformer(lambda rows: rows - rows.mean(axis=0)), LogisticRegression())
     assert SklearnModel(centred.fit(X, Y)).rows_independent is None
     assert SklearnModel(Untrusted(C=1e-6, max_iter=5000).fit(X[:50], Y[:50])).rows_independent is None
+    assert SklearnModel(Peculiar("a")).rows_independent is None
+
+
+class Peculiar(BaseEstimator):
+    """What get_params cannot look into."""
+
+    def __init__(self, *parts):
+        self.parts = parts
+
+    def predict(self, rows):
+        return np.zeros(len(rows))
 
 
 class Untrusted(LogisticRegression):

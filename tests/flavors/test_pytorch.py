@@ -13,6 +13,7 @@ import pytest
 from podium.resources.errors import InvalidInput
 from podium_runtime.errors import ModelUnusable
 from podium_runtime.flavors import load_model
+from podium_runtime.probing import examine
 from podium_runtime.signature import InputCheck
 from tests.flavors.cases import NET, net
 from tests.flavors.pushing import pushed
@@ -37,6 +38,24 @@ def pair(tmp_path):
     )
     torch.export.save(made, tmp_path / "m.pt2")
     return load_model("pytorch", tmp_path, "m.pt2", {"format": "exported"}, threads=1)
+
+
+class Across(torch.nn.Module):
+    """Has the same form as a model that works row by row, and does not."""
+
+    def forward(self, x):
+        return (x @ x.T).softmax(1) @ x
+
+
+def test_a_graph_promises_nothing_about_its_rows_and_is_asked(pair, tmp_path):
+    rows = torch.export.Dim("rows", min=1)
+    made = torch.export.export(Across(), (torch.ones(2, 3),), dynamic_shapes={"x": {0: rows}})
+    torch.export.save(made, tmp_path / "across.pt2")
+    across = load_model("pytorch", tmp_path, "across.pt2", {"format": "exported"}, threads=1)
+    for model, independent in ((pair, True), (across, False)):
+        assert model.infer_signature().works_by_row
+        assert model.rows_independent is None
+        assert examine(model, model.infer_signature(), None).independent is independent
 
 
 def test_several_inputs_and_outputs_by_name(pair):

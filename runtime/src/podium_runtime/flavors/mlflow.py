@@ -110,7 +110,10 @@ def _estimator(model: Any, loader: str) -> Any:
     """Return the scikit-learn estimator inside; None where there is none, or MLflow is too old to hand it out."""
     if loader != "mlflow.sklearn" or not hasattr(model, "get_raw_model"):
         return None
-    return model.get_raw_model()
+    try:
+        return model.get_raw_model()
+    except NotImplementedError:
+        return None
 
 
 def _column(array: Array, kind: str) -> Any:

@@ -209,9 +209,12 @@ def by_row(estimator: Any) -> bool | None:
     """
     from sklearn.preprocessing import FunctionTransformer
 
-    parts = [estimator]
-    if callable(getattr(estimator, "get_params", None)):
-        parts += [part for part in estimator.get_params(deep=True).values() if hasattr(part, "get_params")]
+    try:
+        inside = estimator.get_params(deep=True).values() if hasattr(estimator, "get_params") else ()
+    except Exception:
+        # A class of somebody else's that keeps its parameters in its own way.
+        return None
+    parts = [estimator, *(part for part in inside if hasattr(part, "get_params"))]
     for part in parts:
         if isinstance(part, type):
             continue
