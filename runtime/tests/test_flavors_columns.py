@@ -174,6 +174,12 @@ def test_a_replica_refuses_unknown_categories_and_texts_for_numbers(tmp_path, es
             assert (answer.status, answer.json().get("field")) == (400, field), (changes, answer.body)
             assert answer.json()["expected"] == expected
         assert replica.infer(request()).status == 200
+        # A DataFrame by MLflow's protocol, whose cells have no datatypes of their own.
+        record = {"plan": "gold", "city": "Bern", "level": 2, "member": 1, "age": 41}
+        for changes, status in (({}, 200), ({"plan": "zzz"}, 400), ({"age": "x"}, 400)):
+            body = {"dataframe_records": [{**record, **changes}]}
+            answer = replica.ask("POST", "/invocations", body, {"content-type": "application/json"})
+            assert answer.status == status, answer.body
 
 
 def test_a_category_in_one_tensor_of_numbers_is_named_too(tmp_path):
