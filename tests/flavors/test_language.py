@@ -11,6 +11,7 @@ from podium.resources.errors import InvalidInput as Refused
 from podium_runtime.errors import DeadlineExceeded, InvalidInput
 from podium_runtime.flavors import Stoppable, Streaming
 from podium_runtime.signature import InputCheck
+from runtime.tests.replica import Version, running
 from tests.flavors.cases import texts
 from tests.flavors.language import LABELS, SENTENCES
 from tests.flavors.pushing import pushed
@@ -107,6 +108,23 @@ def test_a_generation_ends_when_nobody_waits(generation):
     with pytest.raises(DeadlineExceeded):
         generation.predict_until(inputs, None, stopped)
     assert len(asked) == 6
+
+
+def test_one_long_request_does_not_cost_the_replica_its_life(made, tmp_path):
+    case = made("transformers_generation")
+    flavor = {"name": "transformers", "entry": "", "options": {"task": "text-generation"}}
+    settings = {"requestTimeoutSeconds": 1, "watchdogSeconds": 10}
+    with running(Version(tmp_path, flavor, case.files, settings=settings).write()) as replica:
+
+        def generate(prompts):
+            text = {"name": "text", "datatype": "BYTES", "shape": [prompts], "data": ["rain"] * prompts}
+            most = {"name": "max_new_tokens", "datatype": "INT64", "shape": [1], "data": [60]}
+            return replica.infer({"inputs": [text, most]}).status
+
+        # Minutes of work, for which the client waits a second and the watchdog ten.
+        assert generate(3000) == 504
+        assert generate(1) == 200
+        assert replica.process.poll() is None
 
 
 def test_a_seed_makes_drawn_text_repeatable(generation):

@@ -20,7 +20,7 @@ from typing import Any
 
 from podium_runtime.calling import Answers, Caller, Pace
 from podium_runtime.errors import ClientGone, DeadlineExceeded, ModelFailed, QueueFull, RequestError
-from podium_runtime.jobs import Job, Limits, Outcome, Predict, PredictStream, Stream, Task
+from podium_runtime.jobs import Job, Limits, Outcome, Predict, PredictStream, PredictUntil, Stream, Task
 from podium_runtime.logs import frames
 from podium_runtime.metrics import Metrics
 from podium_runtime.tensors import Array
@@ -62,12 +62,19 @@ class Batcher:
         """Return how many jobs have no answer yet, the running ones included."""
         return len(self._pending)
 
-    def serve(self, predict: Predict, any_thread: bool = False, stream: PredictStream | None = None) -> None:
-        """Use `predict` for jobs from now on, and `stream` for streams.
+    def serve(
+        self,
+        predict: Predict,
+        any_thread: bool = False,
+        stream: PredictStream | None = None,
+        until: PredictUntil | None = None,
+    ) -> None:
+        """Use `predict` for jobs from now on, `until` for those alone where there is one, and `stream` for streams.
 
         `any_thread` says that `predict` may be called from one thread now and from another next.
         """
         self.caller.predict = predict
+        self.caller.predict_until = until
         if stream is not None:
             self.caller.predict_stream = stream
         self._any_thread = any_thread and not self._limits.max_delay

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from podium_runtime.errors import DeadlineExceeded, ModelFailed, RequestError
-from podium_runtime.jobs import Job, Outcome, Outputs, Predict, PredictStream, Stream
+from podium_runtime.jobs import Job, Outcome, Outputs, Predict, PredictStream, PredictUntil, Stream
 from podium_runtime.metrics import Metrics
 from podium_runtime.tensors import Array
 
@@ -29,6 +29,8 @@ class Caller:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self.predict: Predict = _not_serving
+        self.predict_until: PredictUntil | None = None
+        """`predict` of a model that can be stopped (`port.Stoppable`)."""
         self.predict_stream: PredictStream = _not_streaming
         self.entered = 0.0
         """The `time.monotonic()` instant at which the model was entered; 0 while it is not being called."""
@@ -86,7 +88,10 @@ class Caller:
         started = time.perf_counter()
         self.entered = now
         try:
-            outputs = self.predict(inputs, first.wanted)
+            if alone and self.predict_until is not None:
+                outputs = self.predict_until(inputs, first.wanted, first.is_over)
+            else:
+                outputs = self.predict(inputs, first.wanted)
         finally:
             self.entered = 0.0
             self._metrics.predict_seconds.observe(time.perf_counter() - started)

@@ -14,7 +14,7 @@ from podium_runtime import __version__
 from podium_runtime.batching import Batcher
 from podium_runtime.config import Served
 from podium_runtime.errors import InvalidInput, ModelFailed, NotReady, RequestError, UnknownPath
-from podium_runtime.flavors.port import Model, Streaming
+from podium_runtime.flavors.port import Model, Stoppable, Streaming
 from podium_runtime.jobs import Job, Outcome, Outputs, Stream
 from podium_runtime.messages import InferRequest, InferResponse
 from podium_runtime.signature import InputCheck, Signature, listed
@@ -70,7 +70,8 @@ class Dataplane:
             }
         self.streams = isinstance(model, Streaming)
         stream = model.predict_stream if isinstance(model, Streaming) else None
-        self._batcher.serve(model.predict, any_thread=flavor in ANY_THREAD, stream=stream)
+        until = model.predict_until if isinstance(model, Stoppable) else None
+        self._batcher.serve(model.predict, any_thread=flavor in ANY_THREAD, stream=stream, until=until)
 
     def settle_rows(self, independent: bool) -> None:
         """Take what `probing` found out about a model that does not declare whether its rows are independent."""

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from podium_runtime.tensors import Array
 Outputs = Mapping[str, Array]
 Outcome = Outputs | RequestError
 Predict = Callable[[Mapping[str, Array], frozenset[str] | None], dict[str, Array]]
+PredictUntil = Callable[[Mapping[str, Array], frozenset[str] | None, Callable[[], bool]], dict[str, Array]]
 PredictStream = Callable[[Mapping[str, Array]], Iterator[Outputs]]
 
 
@@ -56,6 +58,10 @@ class Job:
         """Answered already: it must cost no prediction any more."""
         self.key: object = None
         """Jobs with the same key may share a call; None shares with nobody."""
+
+    def is_over(self) -> bool:
+        """Whether nobody waits for the answer any more: answered otherwise, or its time is over."""
+        return self.abandoned or time.monotonic() >= self.deadline
 
 
 class Stream:
