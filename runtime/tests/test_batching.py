@@ -315,6 +315,35 @@ def test_a_quick_model_is_called_by_the_loop_with_all_that_came_in_one_turn():
     asyncio.run(main())
 
 
+def test_what_arrives_while_requests_are_gathered_goes_along_and_nobody_is_waited_for():
+    async def main():
+        gate = Threads()
+        async with batcher(gate) as made:
+            made.serve(gate, any_thread=True)
+            await made_quick(made)
+            for _ in range(9):
+                await asyncio.gather(*(submit(made, value).future for value in range(3)))
+            gate.calls.clear()
+            loop = asyncio.get_running_loop()
+            asked = [submit(made, 1), submit(made, 2)]
+            # The next turn of the loop brings one more, and the turn after that none.
+            loop.call_soon(lambda: asked.append(submit(made, 3)))
+            turns = 0
+            while not asked[0].future.done():
+                await asyncio.sleep(0)
+                turns += 1
+            await asyncio.gather(*(one.future for one in asked))
+            assert gate.calls == [[1.0, 2.0, 3.0]]
+            assert turns <= 4
+            # One that comes alone, as the one before did, is answered without another look.
+            await submit(made, 5).future
+            alone = submit(made, 6)
+            await asyncio.sleep(0)
+            assert alone.future.done()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize(("times", "slow"), [(3, 4), (1, 15)])
 def test_a_model_that_turns_slow_goes_back_to_its_thread(times, slow):
     """Three calls in a row of more than what is quick, or one of more than ten times that."""

@@ -26,6 +26,10 @@ from podium_runtime.metrics import Metrics
 from podium_runtime.tensors import Array
 
 SWEEP_SECONDS = 0.05
+_LOOKS = 3
+"""Turns of the event loop in which requests are gathered, at most."""
+_ENOUGH = 16
+"""Rows for which a call of the model need not become any larger: beyond, clients would only be idle together."""
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,9 @@ class Batcher:
         self._queue: queue.SimpleQueue[Job | Stream | Task | None] = queue.SimpleQueue()
         self._carried: Job | Stream | Task | None = None
         self._fresh: list[Job] = []
+        self._seen = self._turns = 0
+        self._together = 1
+        """Requests that the last call of the event loop was for."""
         self._in_thread = 0
         self._pending: set[Job | Stream] = set()
         self._streams = 0
@@ -159,7 +166,11 @@ class Batcher:
 
     def _dispatch(self) -> None:
         """Call the model for what arrived in this turn of the loop, or hand it over to the model's thread."""
+        if self._grows():
+            self._loop.call_soon(self._dispatch)
+            return
         fresh, self._fresh = self._fresh, []
+        self._turns, self._seen, self._together = 0, 0, len(fresh)
         place = 0
         while place < len(fresh):
             batch, rows = self._compatible(fresh, place)
@@ -173,6 +184,19 @@ class Batcher:
             answers = self.caller.answer(batch, self._answer)
             self._pace.in_loop(rows, time.perf_counter() - started, time.thread_time() - processor)
             self._answer(answers)
+
+    def _grows(self) -> bool:
+        """Return whether to look once more at what has arrived before the model is called.
+
+        Under load more requests lie in the sockets by the time that the first ones are read: nobody is waited for, but
+        what is there goes together. A request that comes alone, as the last one did, is not held up by a look.
+        """
+        arrived = len(self._fresh)
+        if arrived <= self._seen or self._turns == _LOOKS or arrived == self._together == 1:
+            return False
+        self._seen = arrived
+        self._turns += 1
+        return arrived < _ENOUGH
 
     def _compatible(self, jobs: Sequence[Job], place: int) -> tuple[Sequence[Job], int]:
         """Return the job at `place` with the compatible ones right behind it, and their rows."""
