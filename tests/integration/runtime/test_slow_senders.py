@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from runtime.tests.replica import Replica, python_version, running
+from tests.integration.runtime.case import MODEL, SIGNATURE, post, valid
 from tests.integration.runtime.fuzz import healthy, open_files
-from tests.integration.runtime.hostile import MODEL, SIGNATURE, post, valid
 
 pytestmark = pytest.mark.integration
 
