@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from runtime.tests.replica import Version, python_version, running
-from runtime.tests.sources import ANYTHING, TYPED
+from runtime.tests.replica import Version, running
 
 FRAME = pd.DataFrame(
     {"age": [30.0, 45.5, 61.0, 22.0], "income": [1.0, 2.0, 3.5, 0.5], "visits": [1, 2, 8, 0]}
@@ -34,18 +33,6 @@ def named(tmp_path_factory):
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
     with running(sklearn_version(tmp_path_factory.mktemp("bare"), BARE).write()) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def typed(tmp_path_factory):
-    with running(python_version(tmp_path_factory.mktemp("typed"), TYPED).write()) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def anything(tmp_path_factory):
-    with running(python_version(tmp_path_factory.mktemp("anything"), ANYTHING).write()) as made:
         yield made
 
 

@@ -1,15 +1,9 @@
 """Profiles of model versions: measure one, read the newest. Run by both clients."""
 
-from typing import Any
-
-import orjson
-
 from podium.client import operations
-from podium.client.answers import error_in
 from podium.client.effects import Call, Operation, call
 from podium.client.operations import place, segment
-from podium.client.publishing import Progress, Tell
-from podium.resources.errors import Unavailable
+from podium.client.publishing import Tell, last_line
 from podium.resources.kinds import KINDS, ModelVersion
 from podium.resources.profile import Profile, ProfileRequest
 
@@ -22,25 +16,10 @@ def profile(
 ) -> Operation[ModelVersion]:
     """Measured now, by the server; the version as it is then, with the result in its status. It ends when the
     connection does. Raises Refused while another profile is under way, InvalidInput for rows that the model refuses."""
-    say = tell or (lambda progress: None)
-    last: list[dict[str, Any]] = []
-
-    def line(text: str) -> None:
-        item = orjson.loads(text)
-        if "progress" in item:
-            say(Progress("server", str(item["progress"])))
-        else:
-            last.append(item)
-
     body = request.model_dump(mode="json", by_alias=True, exclude_none=True)
-    yield from call(
-        Call("POST", _path(model, version, workspace), body=body, on_line=line, timeout=_SILENCE_SECONDS)
-    )
-    if not last:
-        raise Unavailable("the server broke off in the middle of the profile", next_step="profile again")
-    if "problem" in last[0]:
-        raise error_in(last[0]["problem"])
-    return operations.parsed(last[0]["version"])
+    path, say = _path(model, version, workspace), tell or (lambda progress: None)
+    last = yield from last_line(path, body, say, _SILENCE_SECONDS, "the profile", "profile again")
+    return operations.parsed(last["version"])
 
 
 def kept(model: str, version: str, workspace: str) -> Operation[Profile]:

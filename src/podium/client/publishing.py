@@ -117,6 +117,17 @@ def import_mlflow(model: str, request: ImportRequest, workspace: str, tell: Tell
 
 
 def _publish(path: str, body: dict[str, Any], say: Tell) -> Operation[Pushed]:
+    last = yield from last_line(path, body, say, _SERVER_PATIENCE, "the push", "push the same again")
+    return Pushed(operations.parsed(last["version"]), bool(last["created"]))
+
+
+def last_line(
+    path: str, body: dict[str, Any], say: Tell, patience: float, what: str, next_step: str
+) -> Operation[dict[str, Any]]:
+    """POST something that takes a while: progress comes in lines, and the last one, which is returned, has the result.
+
+    `patience`: seconds of silence. Raises the error that the last line describes, and Unavailable where there is none.
+    """
     last: list[dict[str, Any]] = []
 
     def line(text: str) -> None:
@@ -126,12 +137,12 @@ def _publish(path: str, body: dict[str, Any], say: Tell) -> Operation[Pushed]:
         else:
             last.append(item)
 
-    yield from call(Call("POST", path, body=body, on_line=line, timeout=_SERVER_PATIENCE))
+    yield from call(Call("POST", path, body=body, on_line=line, timeout=patience))
     if not last:
-        raise Unavailable("the server broke off in the middle of the push", next_step="push the same again")
+        raise Unavailable(f"the server broke off in the middle of {what}", next_step=next_step)
     if "problem" in last[0]:
         raise error_in(last[0]["problem"])
-    return Pushed(operations.parsed(last[0]["version"]), bool(last[0]["created"]))
+    return last[0]
 
 
 def _upload(found: Sequence[tuple[Path, FileEntry]], say: Tell, *, again: bool) -> Operation[None]:

@@ -60,11 +60,10 @@ def post(address: str, path: str, body: dict[str, Any]) -> tuple[int, dict[str, 
         connection.close()
 
 
-def test_a_model_is_served_from_its_own_environment_in_its_box(yard: Yard, tmp_path: Path) -> None:
-    secret = tmp_path / "admin.token"
-    secret.write_text("s3cret")
+def environment(folder: Path) -> tuple[Path, str]:
+    """An environment with the runtime's wheel and one requirement: its interpreter, and its lock's sha256."""
     wheel = runtime_wheel()
-    environments = Environments(tmp_path / "environments", wheel=wheel, max_bytes=2**40)
+    environments = Environments(folder, wheel=wheel, max_bytes=2**40)
     lock = environments.resolve(["six"], HERE)
     wheel_sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
     deadline = time.monotonic() + 240
@@ -72,7 +71,13 @@ def test_a_model_is_served_from_its_own_environment_in_its_box(yard: Yard, tmp_p
         assert time.monotonic() < deadline, state
         time.sleep(0.05)
     assert state.python is not None, state.error
+    return state.python, lock.sha256
 
+
+def test_a_model_is_served_from_its_own_environment_in_its_box(yard: Yard, tmp_path: Path) -> None:
+    secret = tmp_path / "admin.token"
+    secret.write_text("s3cret")
+    python, lock_sha256 = environment(tmp_path / "environments")
     (yard.model / "behave.json").unlink()
     (yard.model / "model.py").write_text(f"SECRET = {str(secret)!r}\n{MODEL}")
     (yard.model / "factor").write_text("2.5")
@@ -86,11 +91,11 @@ def test_a_model_is_served_from_its_own_environment_in_its_box(yard: Yard, tmp_p
     manifest = Manifest(
         flavor=Flavor(name="python", options={"class": "model:Model"}), files=files,
         signature=Signature(inputs=[tensor], outputs=[tensor.model_copy(update={"name": "y"})]),
-        python=HERE, requirements=["six"], lock=LockReference(sha256=lock.sha256),
+        python=HERE, requirements=["six"], lock=LockReference(sha256=lock_sha256),
     )  # fmt: skip
     yard.manifest.write_bytes(manifest.canonical_bytes())
 
-    yard.python = state.python
+    yard.python = python
     example = {"inputs": [{"name": "x", "datatype": "FP64", "shape": [1, 2], "data": [5, 6]}]}
     runtime = RuntimeSettings.model_validate(
         {

@@ -20,10 +20,10 @@ def test_names_and_versions_are_fine() -> None:
 @pytest.mark.parametrize(
     "hostile",
     [
-        "-r /etc/passwd", "--index-url https://evil.example/simple", "-e .", "./local", "/tmp/evil.whl", "",
-        "evil @ https://evil.example/evil.whl", "evil @ file:///tmp/evil", "git+https://evil.example/x",
+        "-r /etc/passwd", "--index-url https://evil.example/simple", "-e .", "./local", "/srv/evil.whl", "",
+        "evil @ https://evil.example/evil", "evil @ file:///srv/evil", "git+https://evil.example/x",
         "numpy\n--index-url https://evil.example/simple", "numpy --hash=sha256:00", "numpy # comment\n-e .", "a b",
-        "$(touch x)", "numpy;", "numpy\x00", "numpy\r-r x", "-c constraints.txt", "https://evil.example/x.whl",
+        "$(touch x)", "numpy;", "numpy\x00", "numpy\r-r x", "-c constraints.txt", "https://evil.example/x",
     ],
 )  # fmt: skip
 def test_anything_else_is_refused_with_its_place(hostile: str) -> None:

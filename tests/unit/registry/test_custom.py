@@ -50,7 +50,7 @@ def test_the_pusher_can_say_it_too(read: Read) -> None:
         ),
         (b"flavor: custom\ncommand: rm\n", "podium.yaml: command"),
         (b"flavor: custom\nrequirements: six\n", "podium.yaml: requirements.*expected a list"),
-        (b"flavor: custom\nrequirements: ['https://x/y.whl']\n", "addresses and paths are not allowed"),
+        (b"flavor: custom\nrequirements: ['https://x/y']\n", "addresses and paths are not allowed"),
         (b"flavor: custom\npython: 3.1\n", "podium.yaml: python.*in quotes"),
         (b"flavor: custom\nsignature: {inputs: [{name: x}]}\n", "podium.yaml: signature"),
     ],

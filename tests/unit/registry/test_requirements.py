@@ -13,8 +13,8 @@ from podium.resources.errors import InvalidInput
     "text",
     [
         "--index-url https://evil.example/simple", "-r other.txt", "-e .", "-c constraints.txt", "--no-binary :all:",
-        "pkg @ https://evil.example/pkg.whl", "pkg@file:///etc/passwd", "pkg @ local", "pkg@/etc/passwd", "git+https://evil.example/x",
-        "https://e.example/x.whl", "./local", "../local", "/abs/pkg.whl", "~/pkg", "pkg.whl",
+        "pkg @ https://evil.example/pkg", "pkg@file:///etc/passwd", "pkg @ local", "pkg@/etc/passwd", "git+https://evil.example/x",
+        "https://e.example/x", "./local", "../local", "/abs/pkg.whl", "~/pkg", "pkg.whl",
         "pkg-1.0.tar.gz", "C:\\pkg", "file:pkg",
         "\\\\host\\x", "pkg==1.0\n--index-url https://evil.example",
         "pkg; python_version == '3\n--index-url=x'", "pkg==1.0 --hash=sha256:00",

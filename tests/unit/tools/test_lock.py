@@ -55,7 +55,7 @@ def test_a_changed_requirement_is_noticed(
     [
         "--index-url https://example.org/simple",
         "orjson==3.13.0",
-        "orjson @ https://example.org/orjson.whl",
+        "orjson @ https://example.org/orjson",
         "-e .",
         "    # via nobody",
     ],

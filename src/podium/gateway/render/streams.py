@@ -9,6 +9,7 @@ the request timeout, and a stream on which nothing moves at all ends with Envoy'
 from typing import Any
 
 from podium.gateway.render.document import typed
+from podium.gateway.render.only_for import either, header, only_for
 
 _TIMEOUT = "x-envoy-upstream-rq-timeout-ms"
 _PATH = "/generate_stream"
@@ -17,32 +18,10 @@ _EVENTS = "text/event-stream"
 
 def without_timeout() -> dict[str, Any]:
     """The filter, which runs for requests that ask for a stream only."""
-    header = {"header": {"key": _TIMEOUT, "value": "0"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    zero = {"header": {"key": _TIMEOUT, "value": "0"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     freed = typed(
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
-        mutations={"request_mutations": [{"append": header}]},
+        mutations={"request_mutations": [{"append": zero}]},
     )
-    asked = {"or_matcher": {"predicate": [_has(":path", _PATH), _has("accept", _EVENTS)]}}
-    skip = typed("envoy.extensions.filters.common.matcher.action.v3.SkipFilter")
-    others = {
-        "predicate": {"not_matcher": asked},
-        "on_match": {"action": {"name": "skip", "typed_config": skip}},
-    }
-    return {
-        "name": "podium.streams",
-        "typed_config": typed(
-            "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
-            extension_config={"name": "podium.streams", "typed_config": freed},
-            xds_matcher={"matcher_list": {"matchers": [others]}},
-        ),
-    }
-
-
-def _has(header: str, words: str) -> dict[str, Any]:
-    found = typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=header)
-    return {
-        "single_predicate": {
-            "input": {"name": header, "typed_config": found},
-            "value_match": {"contains": words},
-        }
-    }
+    asked = either(header(":path", {"contains": _PATH}), header("accept", {"contains": _EVENTS}))
+    return only_for(asked, "podium.streams", freed)

@@ -8,6 +8,7 @@ path, and those of other servers are asked for what stands behind the Deployment
 from typing import Any
 
 from podium.gateway.render.document import typed
+from podium.gateway.render.only_for import header, only_for
 
 _REWRITING = """
 function envoy_on_request(handle)
@@ -27,23 +28,5 @@ def paths() -> dict[str, Any]:
     script = typed(
         "envoy.extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": _REWRITING}
     )
-    path = typed("envoy.type.matcher.v3.HttpRequestHeaderMatchInput", header_name=":path")
-    v1 = {
-        "single_predicate": {
-            "input": {"name": "path", "typed_config": path},
-            "value_match": {"safe_regex": {"google_re2": {}, "regex": _PATHS}},
-        }
-    }
-    skip = typed("envoy.extensions.filters.common.matcher.action.v3.SkipFilter")
-    others = {
-        "predicate": {"not_matcher": v1},
-        "on_match": {"action": {"name": "skip", "typed_config": skip}},
-    }
-    return {
-        "name": "podium.v1",
-        "typed_config": typed(
-            "envoy.extensions.common.matching.v3.ExtensionWithMatcher",
-            extension_config={"name": "podium.v1", "typed_config": script},
-            xds_matcher={"matcher_list": {"matchers": [others]}},
-        ),
-    }
+    v1 = header(":path", {"safe_regex": {"google_re2": {}, "regex": _PATHS}})
+    return only_for(v1, "podium.v1", script)

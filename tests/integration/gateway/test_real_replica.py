@@ -1,4 +1,4 @@
-"""Server-sent events through a real Envoy from a real replica: one by one, and for longer than one request may take."""
+"""What only a real replica behind a real Envoy shows: streams for longer than one request may take, other protocols."""
 
 import http.client
 import json
@@ -52,6 +52,14 @@ class Site:
         self.connections.append(connection)
         connection.request("POST", path, json.dumps({"inputs": [tensor]}), headers)
         return connection.getresponse()
+
+    def other(self, path: str, document: Any) -> tuple[int, Any]:
+        """Status and document of an answer by another protocol."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=30)
+        self.connections.append(connection)
+        connection.request("POST", path, json.dumps(document), {"content-type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
 
     def open_gate(self, number: int) -> None:
         (self.gates / f"gate-{number}").touch()
@@ -145,3 +153,17 @@ def test_other_requests_still_end_with_their_timeout(site: Site) -> None:
 def test_what_the_gateway_says_of_the_protocol_is_what_the_replica_says(site: Site) -> None:
     told = site.gateway.get("/v2").json()["extensions"]
     assert told == site.replica.ask("GET", "/v2").json()["extensions"]
+
+
+def test_clients_of_other_protocols_are_answered_through_the_gateway(site: Site) -> None:
+    row, answer = {"x": 0.0}, {"predictions": [0.0]}
+    for before in ("", "/ws/team"):
+        for path in (
+            "/v1/models/talk:predict",
+            "/v1/models/talk/versions/1:predict",
+            "/v2/models/talk/v1/models/talk:predict",
+        ):
+            assert site.other(before + path, {"instances": [row]}) == (200, answer), path
+        for path in ("/v2/models/talk/invocations", "/v2/models/talk/versions/1/invocations"):
+            assert site.other(before + path, {"dataframe_records": [row]})[0] == 200, path
+    assert site.other("/v1/models/talk/versions/2:predict", {"instances": [row]})[0] == 404
