@@ -37,11 +37,12 @@ def test_a_stream_is_the_answer_in_pieces(generation):
 
 
 def test_a_closed_stream_ends_the_generation(generation):
-    before = set(threading.enumerate())
     stream = generation.predict_stream(checked(generation, text=texts("rain"), max_new_tokens=np.array([60])))
     next(stream)
+    # Only the generation's own: the frameworks start and end threads of theirs when they like.
+    assert "generate" in {thread.name for thread in threading.enumerate()}
     stream.close()
-    assert set(threading.enumerate()) == before
+    assert "generate" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_a_stream_generates_only_while_somebody_waits(generation, monkeypatch):

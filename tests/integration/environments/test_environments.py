@@ -1,5 +1,6 @@
 """Locks and virtual environments, made by the real uv from a folder of small wheels."""
 
+import contextlib
 import functools
 import hashlib
 import http.server
@@ -203,8 +204,10 @@ def test_however_many_want_it_it_is_made_once(shelf: Shelf, tmp_path: Path) -> N
 
     def look() -> None:
         while not over.is_set():
-            if configuration.exists():
-                made.add(configuration.stat().st_mtime_ns)
+            with contextlib.suppress(FileNotFoundError):
+                now = configuration.stat()
+                if now.st_size:  # created empty, then written: two times of one making
+                    made.add(now.st_mtime_ns)
             time.sleep(0.002)
 
     looker = threading.Thread(target=look)
