@@ -29,12 +29,16 @@ class RevisionSpec(Spec):
     """Over all of the above but names and number: the same wish again finds the same revision."""
 
 
+ReplicaPhase = Literal["Dormant", "Starting", "Warm", "Ready", "Draining", "Exited"]
+"""Dormant: listens, and starts the model when the first request comes. Warm: could answer, but is in no route."""
+
+
 class ReplicaState(Status):
     """One process of a revision, as last observed."""
 
     name: str
     """`<revision>-<number of the start>`, unique for ever."""
-    phase: Literal["Starting", "Ready", "Draining", "Exited"]
+    phase: ReplicaPhase
     address: str
     """`unix:/path` or `http://127.0.0.1:port`, as the gateway reaches it."""
     pid: int | None = None
@@ -52,9 +56,17 @@ RevisionPhase = Literal[
 
 
 class RevisionStatus(Status):
-    """`wanted_replicas` is the Deployment reconciler's, all else the Revision reconciler's."""
+    """`wanted_replicas`, `sleeping` and `warm_replicas` are the Deployment reconciler's, all else the Revision
+    reconciler's."""
 
     wanted_replicas: int = 0
+    sleeping: bool = False
+    """Nothing needs to run, but a request must be held and answered: a dormant replica listens for it. Has a meaning
+    only while `wanted_replicas` is 0."""
+    warm_replicas: int = 0
+    """Replicas beyond `wanted_replicas` that are loaded and ready, but in no route."""
+    woken: bool = False
+    """A request woke the dormant replica; true until `sleeping` is taken back or all sleeps again."""
     phase: RevisionPhase = "Pending"
     message: str = ""
     environment: str | None = None
