@@ -22,6 +22,9 @@ FILTERS = {
 }
 """kind of document -> the filter's name and type, in the order in which a request meets them."""
 ROLES = ("admin", "edit", "view", "predict")
+CALLER_HEADER = "x-podium-caller"
+"""The token's subject, for the filters behind these and for the replica. A client's own header of this name is removed
+by `listener` before any filter runs; where no tokens are required there is none."""
 _METADATA = "envoy.filters.http.jwt_authn"
 _CLAIMS = "podium"
 _CLOCK_SKEW_SECONDS = 1
@@ -69,6 +72,9 @@ def tokens(rules: AccessRules) -> Document:
                     "require_expiration": True,
                     "clock_skew_seconds": _CLOCK_SKEW_SECONDS,
                     "payload_in_metadata": _CLAIMS,
+                    "claim_to_headers": [{"claim_name": "sub", "header_name": CALLER_HEADER}],
+                    # A route may choose by the caller: it was looked for once before the caller was known.
+                    "clear_route_cache": True,
                 }
             },
             "rules": [

@@ -3,7 +3,7 @@
 from typing import Any
 
 from podium.gateway.render import grpc, streams, v1
-from podium.gateway.render.access import FILTERS
+from podium.gateway.render.access import CALLER_HEADER, FILTERS
 from podium.gateway.render.document import Document, document, fragment, typed
 from podium.gateway.render.problem import local_replies
 from podium.gateway.render.routes import DEFAULT_MAX_BODY, ROUTE_TABLE
@@ -19,6 +19,8 @@ _HTTP2 = {
     "initial_connection_window_size": 8 * 2**20,
 }
 """Requests under way on one connection, and the bytes that a client may send ahead of what is read."""
+_OURS = (CALLER_HEADER, "x-podium-route")
+"""Headers that only the gateway says: filters, routes and replicas believe them."""
 
 
 def watched(layout: Layout, kind: str) -> dict[str, Any]:
@@ -64,6 +66,7 @@ def _manager(settings: GatewaySettings) -> dict[str, Any]:
         use_remote_address=True,
         # No client's address counts as internal: its own x-envoy-* headers (timeouts, retries) are never obeyed.
         internal_address_config={"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]},
+        early_header_mutation_extensions=[_without_ours()],
         generate_request_id=True,
         preserve_external_request_id=True,
         always_set_request_id_in_response=True,
@@ -77,6 +80,19 @@ def _manager(settings: GatewaySettings) -> dict[str, Any]:
         request_timeout="600s",
         stream_idle_timeout="300s",
     )
+
+
+def _without_ours() -> dict[str, Any]:
+    """Takes out of each request what a client says in our name, before filters and routes look at it."""
+    # Servers of CGI's line read `_` in a header's name as `-`.
+    names = [name for ours in _OURS for name in (ours, ours.replace("-", "_"))]
+    return {
+        "name": "podium.ours",
+        "typed_config": typed(
+            "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
+            mutations=[{"remove": name} for name in names],
+        ),
+    }
 
 
 def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
