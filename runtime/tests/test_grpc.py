@@ -104,6 +104,15 @@ def test_failures_have_both_statuses(replica):
     assert refused(call(replica, "ModelInfer", request("complex")))[:2] == (500, 13)
 
 
+def test_behind_a_route_the_name_is_the_routes(replica):
+    asked = request(model="public")
+    assert call(replica, "ModelInfer", asked).status == 404
+    assert call(replica, "ModelInfer", asked, {"x-podium-route": "other"}).status == 404
+    answer = call(replica, "ModelInfer", asked, {"x-podium-route": "public"})
+    assert answer.status == 200
+    assert wire.decode(schema.INFER_RESPONSE, answer.body)["model_name"] == "churn"
+
+
 def test_the_callers_deadline_counts(replica):
     seconds = np.array([1.0, 0.0], dtype="<f4").tobytes()
     body = request("sleep", raw_input_contents=[seconds])

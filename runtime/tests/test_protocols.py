@@ -257,3 +257,23 @@ def test_other_protocols_answer_below_the_model_s_own_path(named):
         assert named.ask("GET", base + path).body == named.ask("GET", path).body
     for path in ("metrics", "v2/models/churn", "inference.GRPCInferenceService/ServerLive", ""):
         assert named.ask("GET", f"{base}/{path}").status == 404
+
+
+def test_behind_a_route_the_model_here_answers_to_any_name(named):
+    body = {"dataframe_split": {"columns": list(FRAME), "data": FRAME.to_numpy().tolist()}}
+    content, kind = json.dumps(body).encode(), {"content-type": "application/json"}
+    own = named.ask("POST", "/v2/models/churn/invocations", content, kind)
+    assert own.status == 200
+    assert named.ask("POST", "/v2/models/-/invocations", content, kind).body == own.body
+    rows = {"instances": json.loads(FRAME.to_json(orient="records"))}
+    assert v1(named, rows).json() == named.ask("POST", "/v2/models/-/v1/models/-:predict", rows).json()
+    tensors = [
+        {"name": name, "shape": [4], "datatype": "FP64", "data": FRAME[name].astype(float).tolist()}
+        for name in FRAME
+    ]
+    assert named.ask("GET", "/v2/models/-").json()["name"] == "churn"
+    assert named.ask("GET", "/v2/models/-/versions/99").status == 404
+    told = {"inputs": tensors, "model_name": "public"}
+    assert named.ask("POST", "/v2/models/-/infer", told).status == 400
+    answer = named.ask("POST", "/v2/models/-/infer", told, {"x-podium-route": "public"})
+    assert (answer.status, answer.json().get("model_name")) == (200, "churn"), answer.body

@@ -36,6 +36,10 @@ class Phase(enum.Enum):
     HUNG = "hung"
 
 
+ANY_NAME = "-"
+"""In a path: the model that is here, whatever the name under which the client knows it. No model has this name."""
+
+
 class Dataplane:
     """One revision of one model, as any protocol may ask for it. Used from one event loop."""
 
@@ -134,9 +138,12 @@ class Dataplane:
             "properties": {**model.properties, **self._found},
         }
 
-    def require(self, name: str, version: str | None) -> None:
-        """Raise UnknownPath unless this replica serves that name and, where one is given, that version."""
-        if name != self.served.name:
+    def require(self, name: str, version: str | None, public: str | None = None) -> None:
+        """Raise UnknownPath unless this replica serves that name and, where one is given, that version.
+
+        `public`: the name under which the gateway took the request in, if it said so.
+        """
+        if name not in (self.served.name, ANY_NAME, public):
             raise UnknownPath(f"this replica does not serve that model; it serves {self.served.name}")
         if version is not None and version != self.served.version:
             raise UnknownPath(

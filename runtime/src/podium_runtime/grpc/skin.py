@@ -51,9 +51,15 @@ _NOT_DONE = {
 
 
 async def answer(
-    core: Dataplane, method: str, body: Buffer, timeout: float | None, log_failure: LogFailure
+    core: Dataplane,
+    method: str,
+    body: Buffer,
+    timeout: float | None,
+    log_failure: LogFailure,
+    public: str | None = None,
 ) -> Answer:
-    """Answer the RPC `method` (`ModelInfer`). `timeout` in seconds shortens the core's own.
+    """Answer the RPC `method` (`ModelInfer`). `timeout` in seconds shortens the core's own; `public` is the name of
+    the model under which the gateway took the call in.
 
     Raises nothing but CancelledError: what goes wrong is in the answer.
     """
@@ -62,7 +68,7 @@ async def answer(
         if rpc is None:
             known = f"known are {', '.join(sorted(_RPCS))}"
             return _failure(404, UNIMPLEMENTED, f"{method[:100]}: {_NOT_DONE.get(method, known)}")
-        if isinstance(content := rpc(core, body), bytes):
+        if isinstance(content := rpc(core, body, public), bytes):
             return 200, [CONTENT_TYPE], content
         return 200, [CONTENT_TYPE], await content(timeout)
     except errors.RequestError as error:
@@ -101,36 +107,36 @@ _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 _Later = Callable[[float | None], Awaitable[bytes]]
 
 
-def _server_live(core: Dataplane, body: Buffer) -> bytes:
+def _server_live(core: Dataplane, body: Buffer, public: str | None) -> bytes:
     wire.decode(schema.NOTHING, body)
     return wire.encode(schema.LIVE, {"live": core.is_alive()})
 
 
-def _server_ready(core: Dataplane, body: Buffer) -> bytes:
+def _server_ready(core: Dataplane, body: Buffer, public: str | None) -> bytes:
     wire.decode(schema.NOTHING, body)
     return wire.encode(schema.READY, {"ready": core.is_ready()})
 
 
-def _server_metadata(core: Dataplane, body: Buffer) -> bytes:
+def _server_metadata(core: Dataplane, body: Buffer, public: str | None) -> bytes:
     wire.decode(schema.NOTHING, body)
     return wire.encode(schema.SERVER_METADATA, core.server_metadata())
 
 
-def _model_ready(core: Dataplane, body: Buffer) -> bytes:
+def _model_ready(core: Dataplane, body: Buffer, public: str | None) -> bytes:
     fields = wire.decode(schema.MODEL, body)
-    core.require(fields.get("name", ""), fields.get("version") or None)
+    core.require(fields.get("name", ""), fields.get("version") or None, public)
     return wire.encode(schema.READY, {"ready": core.is_ready()})
 
 
-def _model_metadata(core: Dataplane, body: Buffer) -> bytes:
+def _model_metadata(core: Dataplane, body: Buffer, public: str | None) -> bytes:
     fields = wire.decode(schema.MODEL, body)
-    core.require(fields.get("name", ""), fields.get("version") or None)
+    core.require(fields.get("name", ""), fields.get("version") or None, public)
     return wire.encode(schema.MODEL_METADATA, core.model_metadata())
 
 
-def _model_infer(core: Dataplane, body: Buffer) -> _Later:
+def _model_infer(core: Dataplane, body: Buffer, public: str | None) -> _Later:
     fields = wire.decode(schema.INFER_REQUEST, body)
-    core.require(fields.get("model_name", ""), fields.get("model_version") or None)
+    core.require(fields.get("model_name", ""), fields.get("model_version") or None, public)
     request, raw = infer_request(fields, core.max_elements), sent_raw(fields)
 
     async def later(timeout: float | None) -> bytes:
@@ -144,7 +150,7 @@ def _model_infer(core: Dataplane, body: Buffer) -> _Later:
     return later
 
 
-_RPCS: dict[str, Callable[[Dataplane, Buffer], bytes | _Later]] = {
+_RPCS: dict[str, Callable[[Dataplane, Buffer, str | None], bytes | _Later]] = {
     "ServerLive": _server_live,
     "ServerReady": _server_ready,
     "ServerMetadata": _server_metadata,

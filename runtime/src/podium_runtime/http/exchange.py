@@ -102,6 +102,11 @@ class Exchange:
             return int(value) / 1000 or None
         return None
 
+    def public_name(self) -> str | None:
+        """Return the name under which the gateway took the request in, where that is not the model's own."""
+        name = self.headers.get(b"x-podium-route")
+        return None if name is None else name.decode("latin-1")
+
     def require_plain_body(self) -> None:
         """Raise Compressed for an encoding of the body that is not read here."""
         encoding = self.headers.get(b"content-encoding")

@@ -48,8 +48,9 @@ class Bridge:
         from podium_runtime.grpc import skin
 
         try:
+            timeout, public = _timeout(exchange), exchange.public_name()
             answering = skin.answer(
-                self._core, method, exchange.body(), _timeout(exchange), exchange.log_failure
+                self._core, method, exchange.body(), timeout, exchange.log_failure, public
             )
             status, headers, content = await answering
         except Exception as error:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import orjson
 
 from podium_runtime import errors
-from podium_runtime.core import Dataplane
+from podium_runtime.core import ANY_NAME, Dataplane
 from podium_runtime.http import asking, tables
 from podium_runtime.http.exchange import Exchange
 from podium_runtime.http.routes import Route
@@ -29,7 +29,8 @@ class Predicting:
         self._core = core
 
     def exact(self) -> Iterable[tuple[str, Route]]:
-        yield f"/v1/models/{self._core.served.name}:predict", ("POST", self._predict)
+        for name in (self._core.served.name, ANY_NAME):
+            yield f"/v1/models/{name}:predict", ("POST", self._predict)
 
     def find(self, parts: list[str]) -> Route | None:
         match parts:

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import orjson
 
 from podium_runtime import errors
-from podium_runtime.core import Dataplane
+from podium_runtime.core import ANY_NAME, Dataplane
 from podium_runtime.http import grpc_bridge, kserve_v1, mlflow, v2
 from podium_runtime.http.connection import Connection
 from podium_runtime.http.exchange import JSON, Exchange
@@ -182,8 +182,10 @@ class _BelowModel:
         self._guests = guests
 
     def exact(self) -> Iterable[tuple[str, Route]]:
-        base = f"/v2/models/{self._core.served.name}"
-        return [(base + path, route) for guest in self._guests for path, route in guest.exact()]
+        bases = [f"/v2/models/{name}" for name in (self._core.served.name, ANY_NAME)]
+        return [
+            (base + path, route) for guest in self._guests for path, route in guest.exact() for base in bases
+        ]
 
     def find(self, parts: list[str]) -> Route | None:
         match parts:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import orjson
 
-from podium_runtime.core import Dataplane
+from podium_runtime.core import ANY_NAME, Dataplane
 from podium_runtime.http import asking, binary, streams
 from podium_runtime.http.exchange import Exchange
 from podium_runtime.http.routes import Route
@@ -29,7 +29,11 @@ class OpenInference:
     def exact(self) -> Iterable[tuple[str, Route]]:
         served = self._core.served
         base = f"/v2/models/{served.name}"
-        for path in (f"{base}/infer", f"{base}/versions/{served.version}/infer"):
+        for path in (
+            f"{base}/infer",
+            f"{base}/versions/{served.version}/infer",
+            f"/v2/models/{ANY_NAME}/infer",
+        ):
             yield path, ("POST", self._infer)
 
     def find(self, parts: list[str]) -> Route | None:
@@ -117,6 +121,8 @@ def _decode(exchange: Exchange, most: int) -> tuple[InferRequest, bool]:
         request = decode_request(exchange.body(), most)
     else:
         request = binary.decode_binary(exchange, most)
+    if request.model_name is not None and request.model_name == exchange.public_name():
+        request.model_name = None
     if request.parameters or request.output_parameters:
         return request, binary.asks_for_binary(request)
     return request, False
