@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from podium.resources.command import Command, extra_ports, placeholders
 from podium.resources.quantities import Duration, Size
+from podium.resources.scaling import Scaling, ScalingStatus
 from podium.resources.shape import Name, Spec, Status
 from podium.resources.warmup import Warmup
 
@@ -337,6 +338,9 @@ class DeploymentSpec(Spec):
 
     model: ModelReference
     replicas: Annotated[int, Field(ge=0, le=1000)] = 1
+    """With `scaling` the number to start with, brought between its `min` and `max`; after that the load decides."""
+    scaling: Scaling | None = None
+    """None: always `replicas`."""
     target: Literal["process"] = "process"
     resources: ResourceLimits = Field(default_factory=ResourceLimits)
     runtime: RuntimeSettings = Field(default_factory=RuntimeSettings)
@@ -346,12 +350,33 @@ class DeploymentSpec(Spec):
     rollout: RolloutSettings = Field(default_factory=RolloutSettings)
     revision_history: Annotated[int, Field(ge=1, le=1000)] = 20
 
+    @property
+    def most_replicas(self) -> int:
+        """What it may ever ask for, warm replicas included: what a quota counts."""
+        return self.replicas if self.scaling is None else self.scaling.max + self.scaling.warm
+
     @model_validator(mode="after")
     def _a_fixed_port_is_one_replica(self) -> "DeploymentSpec":
-        if self.runtime.port is not None and self.replicas > 1:
+        if self.runtime.port is not None and self.most_replicas > 1:
+            lower = "replicas to 1" if self.scaling is None else "scaling.max to 1 and scaling.warm to 0"
             raise ValueError(
                 "runtime.port: a fixed port serves one replica; leave it out and write {port} in runtime.command, "
-                "or set replicas to 1"
+                f"or set {lower}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_scale(self) -> "DeploymentSpec":
+        if self.scaling is None:
+            return self
+        if self.scaling.min == 0 and not self.runtime.takes_descriptor:
+            raise ValueError(
+                "scaling.min: 0 needs a server that takes its listening socket over ({fd} in runtime.command), so that "
+                "requests can wait for it; expected at least 1"
+            )
+        if self.replicas == 0 and self.scaling.min > 0:
+            raise ValueError(
+                f"replicas: 0 contradicts scaling.min {self.scaling.min}; leave scaling out to turn a Deployment off"
             )
         return self
 
@@ -382,6 +407,8 @@ class DeploymentStatus(Status):
     """The rollout that is under way."""
     served_version: str | None = None
     ready_replicas: int = 0
+    scaling: ScalingStatus | None = None
+    """What the autoscaler knows; None without `spec.scaling`."""
     rejected: RejectedRevision | None = None
     retiring: dict[str, datetime.datetime] = Field(default_factory=dict)
     """Revisions that are kept warm until that time."""
