@@ -52,6 +52,28 @@ def test_tokens(signer: Signer, gateway: Gateway) -> None:
     assert _status(gateway, f"{PATH}?access_token={good}", None) == 401
 
 
+def test_a_token_that_was_checked_expires_all_the_same(signer: Signer, gateway: Gateway) -> None:
+    """What a worker remembers of a token is its signature only."""
+    token = signer.token(exp=int(time.time()) + 4)
+    assert _status(gateway, PATH, token) == 200
+    until(lambda: _status(gateway, PATH, token) == 401, seconds=60, pause=0.1)
+    # And one that was seen as good lends nothing to another that differs in a character.
+    good = signer.token()
+    assert [_status(gateway, PATH, good) for _ in range(8)] == [200] * 8
+    assert {_status(gateway, PATH, tampered(good, ws=["*"])) for _ in range(8)} == {401}
+
+
+def test_a_key_that_is_replaced_takes_its_tokens_with_it(
+    signer: Signer, gateway: Gateway, server: WireServer
+) -> None:
+    old = signer.token()
+    assert [_status(gateway, PATH, old) for _ in range(8)] == [200] * 8
+    successor = Signer()
+    server.access = successor.access()
+    until(lambda: _status(gateway, PATH, successor.token()) == 200, seconds=60)
+    assert {_status(gateway, PATH, old) for _ in range(8)} == {401}
+
+
 def test_roles_and_workspaces(signer: Signer, gateway: Gateway) -> None:
     for role in ("admin", "edit", "view", "predict"):
         assert _status(gateway, PATH, signer.token(role=role)) == 200

@@ -28,6 +28,11 @@ by `listener` before any filter runs; where no tokens are required there is none
 _METADATA = "envoy.filters.http.jwt_authn"
 _CLAIMS = "podium"
 _CLOCK_SKEW_SECONDS = 1
+_CHECKED_TOKENS = 1000
+"""How many tokens each worker of Envoy remembers as checked: a signature takes twice as long as all the rest. Expiry is
+looked at again at each request, and what is revoked is not this filter's business."""
+_LONGEST_TOKEN = 8192
+"""Longer ones are checked each time."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,10 @@ def tokens(rules: AccessRules) -> Document:
                     "clock_skew_seconds": _CLOCK_SKEW_SECONDS,
                     "payload_in_metadata": _CLAIMS,
                     "claim_to_headers": [{"claim_name": "sub", "header_name": CALLER_HEADER}],
+                    "jwt_cache_config": {
+                        "jwt_cache_size": _CHECKED_TOKENS,
+                        "jwt_max_token_size": _LONGEST_TOKEN,
+                    },
                     # A route may choose by the caller: it was looked for once before the caller was known.
                     "clear_route_cache": True,
                 }
