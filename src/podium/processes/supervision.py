@@ -43,6 +43,18 @@ SOCKET_PATH_BYTES = 107
 
 
 @dataclass(frozen=True)
+class Dormant:
+    """Started by the first connection to its socket, which the shim listens on until then; no server is needed."""
+
+    start_timeout: float
+    """Seconds from the first connection until the program accepts it; past it, it is ended."""
+    attempts: int = 3
+    """Starts in a row that may end before anybody was accepted; connections wait through all of them."""
+    final: tuple[int, ...] = ()
+    """Exit codes after which another start would end alike."""
+
+
+@dataclass(frozen=True)
 class Program:
     """What to run and how. Its working folder and TMPDIR is `private_folder` of its folder."""
 
@@ -52,6 +64,8 @@ class Program:
     limits: Limits
     socket: Path | None = None
     """A Unix socket to listen on, handed over as descriptor 3."""
+    dormant: Dormant | None = None
+    """Start it when somebody connects to `socket`, which must be set. None: at once."""
     grace: float = 20.0
     """Seconds from SIGTERM to SIGKILL where a stop names none."""
     timeout: float | None = None
@@ -67,10 +81,12 @@ class Program:
 class Observed:
     """One process as its shim describes it. `shim` lives as long as `phase` is not `exited`."""
 
-    phase: Literal["starting", "running", "stopping", "exited"]
+    phase: Literal["dormant", "waking", "starting", "running", "stopping", "exited"]
+    """`dormant`: listens, its program is not started. `waking`: it is, by a connection that waits to be accepted."""
     shim: ProcessIdentity
     pid: int | None
     started_at: datetime
+    """Of one that was dormant: when it was woken."""
     sandbox: str
     """The level reached, empty before it is known."""
     sandbox_missing: tuple[str, ...]
@@ -80,6 +96,8 @@ class Observed:
     reason: str
     """How it ended, in words; empty while it runs."""
     log_tail: tuple[str, ...]
+    woken: bool = False
+    """It was dormant once, and a connection started it."""
 
 
 def private_folder(folder: Path) -> Path:
@@ -92,6 +110,8 @@ def prepare(folder: Path, program: Program) -> None:
 
     Raises Refused where the system is not Linux or the socket's path is too long, and OSError (a full disk).
     """
+    if program.dormant is not None and program.socket is None:
+        raise ValueError("dormant: a program that starts with its first connection needs a socket")
     if sys.platform != "linux":
         raise Refused(
             f"confined processes need Linux, this is {sys.platform}", next_step="run the server on Linux"
@@ -277,6 +297,7 @@ def _document(folder: Path, program: Program) -> dict[str, Any]:
         "env": dict(program.env),
         "cwd": private,
         "socket": None if program.socket is None else str(program.socket),
+        "dormant": program.dormant and _dormant_document(program.dormant),
         "grace": program.grace,
         "timeout": program.timeout,
         "captureStdout": program.capture_stdout,
@@ -296,6 +317,12 @@ def _document(folder: Path, program: Program) -> dict[str, Any]:
             "bindPorts": list(program.box.bind_ports),
         },
     }
+
+
+def _dormant_document(dormant: Dormant) -> dict[str, Any]:
+    return {
+        "startTimeout": dormant.start_timeout, "attempts": dormant.attempts, "final": list(dormant.final),
+    }  # fmt: skip
 
 
 def _observed(folder: Path, kept: dict[str, Any]) -> Observed:
@@ -319,6 +346,7 @@ def _observed(folder: Path, kept: dict[str, Any]) -> Observed:
         exit_code=ended["code"],
         reason=ended["reason"],
         log_tail=tuple(tail),
+        woken=kept.get("woken", False),  # shims of an earlier Podium do not say
     )
 
 

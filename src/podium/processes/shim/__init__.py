@@ -6,6 +6,7 @@ Modules here import each other relatively, because then the folder is no part of
 
     __main__    entry
     supervise   the loop: start, watch, stop, clean up, write the state
+    dormancy    listening for a replica that starts with its first request
     family      the replica's process and everything it started: ending it, weighing it
     confine     what the child does to itself between fork and exec; calls `landlock` and `seccomp`
     landlock    file, TCP, signal and abstract-socket rules

@@ -1,8 +1,8 @@
 """The shim's one loop: start the replica, pass on its output, watch its memory, stop it, say how it ended.
 
 Called by `__main__`. One thread: the replica is to die with the thread that forked it. What it knows stands in
-state.json; what it is asked comes as SIGTERM, with the grace in stop.json. Calls `confine`, `family`, `rotation` and
-`state`.
+state.json; what it is asked comes as SIGTERM, with the grace in stop.json. Calls `confine`, `dormancy`, `family`,
+`rotation` and `state`.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from . import confine, family, state
+from .dormancy import LOOK_SECONDS, Dormancy
 from .rotation import RotatingLog
 
 # Ends of the shim itself; a server that started it twice learns nothing from them that it needs.
@@ -72,7 +73,7 @@ class Supervisor:
         self._log = RotatingLog(folder / "log", log["maxBytes"], log["keep"])
         self._state: dict[str, Any] = {
             "phase": "starting", "shim": state.shim_identity(), "startedAt": state.now(),
-            "pid": None, "sandbox": None, "exit": None, "logTail": [],
+            "pid": None, "woken": False, "sandbox": None, "exit": None, "logTail": [],
         }  # fmt: skip
         self._child: int | None = None
         self._code: int | None = None
@@ -81,6 +82,9 @@ class Supervisor:
         self._stop_wanted = False
         self._kill_at: float | None = None
         self._next_check = 0.0
+        self._dormancy: Dormancy | None = None
+        self._stop_later = False
+        self._unsaved = False
         self._captured = b""
         self._sources: dict[int, str] = {}
         self._poll = select.poll()
@@ -90,22 +94,84 @@ class Supervisor:
         try:
             self._catch_signals()
             family.become_subreaper()
-            state.write(self._folder, self._state)
+            if self._spec.get("dormant") is None:
+                state.write(self._folder, self._state)
             if (self._folder / "stop.json").exists():
                 self._why = "stopped before it was started"
             else:
-                self._start()
-                self._watch()
+                self._run_once_or_when_asked()
         except (OSError, ValueError, KeyError, confine.Unreached) as error:
             what = "not started" if self._child is None else "given up by its shim"
             self._why = f"{what}: {_words(error)}"
         finally:
             self._finish()
 
+    def _run_once_or_when_asked(self) -> None:
+        listener = self._listen()
+        if self._spec.get("dormant") is None or listener is None:
+            self._start(listener)
+            self._watch()
+            return
+        self._dormancy = Dormancy(self._spec["dormant"], listener)
+        while self._sleep(self._dormancy):
+            self._dormancy.begin()
+            self._start(listener)
+            self._watch()
+            if not self._may_try_again(self._dormancy):
+                return
+
+    # --- dormant -----------------------------------------------------------------------------------------------
+
+    def _sleep(self, dormancy: Dormancy) -> bool:
+        """Until somebody waits; True then. False: asked to stop, and nobody waits."""
+        if not dormancy.somebody_waits():
+            dormancy.rest()
+            self._state.update(phase="dormant", pid=None)
+            self._save()
+            self._poll.register(dormancy.listener, select.POLLIN)
+            while not (self._stop_wanted or dormancy.somebody_waits()):
+                for handle, _ in self._poll.poll():
+                    if handle != dormancy.listener:
+                        self._read(handle)
+            self._poll.unregister(dormancy.listener)
+        if dormancy.somebody_waits():
+            # Also where it was asked to stop: they came first, and are answered before it goes.
+            if self._state["phase"] != "waking":
+                self._state.update(phase="waking", startedAt=state.now(), woken=True)
+            return True
+        self._why = "stopped before a request woke it"
+        return False
+
+    def _look_at_queue(self, dormancy: Dormancy, now: float) -> None:
+        """While it starts: has the program taken those who wait?"""
+        if dormancy.look(now):
+            self._state["phase"] = "running"
+            self._save()
+            if self._stop_later:
+                self._stop()
+        elif dormancy.is_late(now):
+            self._end(dormancy.late_words)
+
+    def _may_try_again(self, dormancy: Dormancy) -> bool:
+        """The program has ended. If that was while it started, the next one takes over who waits."""
+        if self._why is not None or self._kill_at is not None or not dormancy.is_held:
+            return False
+        words = f"{dormancy.count} for requests that wait: {_in_words(self._code, stopped=False)}"
+        if not dormancy.may_try_again(self._code):
+            self._why = words
+            return False
+        self._log.say("warning", words)
+        self._end_family()
+        self._child = self._code = None
+        resume_at = time.monotonic() + dormancy.pause
+        while not self._stop_wanted and (left := resume_at - time.monotonic()) > 0:
+            for handle, _ in self._poll.poll(int(1000 * left) + 1):
+                self._read(handle)
+        return True
+
     # --- start -------------------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
-        listener = self._listen()
+    def _start(self, listener: int | None) -> None:
         log_read, log_write = os.pipe()
         out_read, out_write = os.pipe() if self._spec["captureStdout"] else (log_read, log_write)
         report_read, report_write = os.pipe()
@@ -120,15 +186,19 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, every)
         for handle in {log_write, out_write, report_write}:
             os.close(handle)
-        if listener is not None:
+        if listener is not None and self._dormancy is None:
             # Kept here, connections would wait for ever in the queue of a replica that is dead.
             os.close(listener)
         self._read_report(report_read)
         self._listen_to(log_read, "log")
         if out_read != log_read:
             self._listen_to(out_read, "stdout")
-        self._state.update(phase="running", pid=child)
-        state.write(self._folder, self._state)
+        self._state.update(phase="running" if self._dormancy is None else "waking", pid=child)
+        if self._dormancy is None:
+            state.write(self._folder, self._state)
+        else:
+            # Requests wait: a disk that is full is no reason to turn them away.
+            self._save()
 
     def _listen(self) -> int | None:
         path = self._spec["socket"]
@@ -202,24 +272,36 @@ class Supervisor:
         self._poll.register(handle, select.POLLIN)
 
     def _watch(self) -> None:
+        """Until the program has ended."""
         started = time.monotonic()
         give_up_at = started + self._spec["timeout"] if self._spec["timeout"] else None
-        while self._code is None:
+        while not self._has_ended():
             now = time.monotonic()
-            wake_at = min(at for at in (self._next_check, self._kill_at, give_up_at) if at is not None)
+            look_at = now + LOOK_SECONDS if self._dormancy is not None and self._dormancy.is_held else None
+            wake_at = min(
+                at for at in (self._next_check, self._kill_at, give_up_at, look_at) if at is not None
+            )
             for handle, _ in self._poll.poll(max(0, int(1000 * (wake_at - now)) + 1)):
                 self._read(handle)
             if self._stop_wanted:
                 self._stop_wanted = False
                 self._stop()
             self._collect()
-            now = time.monotonic()
-            if self._kill_at is not None and now >= self._kill_at:
-                self._end("did not end within its grace after SIGTERM and was killed")
-            elif give_up_at is not None and now >= give_up_at:
-                self._end(f"ended by Podium: no result within {self._spec['timeout']:g} s")
-            elif now >= self._next_check:
-                self._check_memory(now)
+            if not self._has_ended():
+                self._keep_limits(time.monotonic(), give_up_at)
+
+    def _has_ended(self) -> bool:
+        return self._code is not None
+
+    def _keep_limits(self, now: float, give_up_at: float | None) -> None:
+        if self._kill_at is not None and now >= self._kill_at:
+            self._end("did not end within its grace after SIGTERM and was killed")
+        elif give_up_at is not None and now >= give_up_at:
+            self._end(f"ended by Podium: no result within {self._spec['timeout']:g} s")
+        elif self._dormancy is not None and self._dormancy.is_held:
+            self._look_at_queue(self._dormancy, now)
+        if not self._has_ended() and now >= self._next_check:
+            self._check_memory(now)
 
     def _read(self, handle: int, most: int = 65536) -> bool:
         """Take what is there. False: nothing more."""
@@ -245,6 +327,8 @@ class Supervisor:
 
     def _check_memory(self, now: float) -> None:
         limit = self._spec["limits"]["memory"]
+        if self._unsaved:
+            self._save()
         used = family.resident_data()
         if used > limit:
             amounts = (
@@ -264,6 +348,12 @@ class Supervisor:
             grace, self._why_stopped = float(asked["grace"]), asked["why"]
         kill_at = time.monotonic() + grace
         self._kill_at = kill_at if self._kill_at is None else min(kill_at, self._kill_at)
+        if self._dormancy is not None:
+            if not self._dormancy.has_accepted:
+                # Requests wait for it: it is told when it has taken them, and answers them while it drains.
+                self._stop_later = True
+                return
+            self._dormancy.release()
         if self._state["phase"] != "stopping":
             self._state["phase"] = "stopping"
             self._save()
@@ -282,11 +372,9 @@ class Supervisor:
     def _finish(self) -> None:
         """Nobody is left behind, the last words are kept, and the state says how it ended."""
         signal.set_wakeup_fd(-1)
-        if not family.kill_all(10.0):
-            self._log.say("error", "processes that the replica started could not be ended")
-        for handle in [handle for handle, what in self._sources.items() if what != "wake"]:
-            while self._read(handle):
-                pass
+        if self._dormancy is not None:
+            self._dormancy.release()
+        self._end_family()
         if self._spec["socket"] is not None:
             Path(self._spec["socket"]).unlink(missing_ok=True)
         why = (
@@ -305,13 +393,24 @@ class Supervisor:
         while not self._save() and time.monotonic() < deadline:
             time.sleep(0.5)
 
+    def _end_family(self) -> None:
+        """End whoever the replica left, and take its last words."""
+        if not family.kill_all(10.0):
+            self._log.say("error", "processes that the replica started could not be ended")
+        for handle in [handle for handle, what in self._sources.items() if what != "wake"]:
+            while self._read(handle):
+                pass
+
     def _save(self) -> bool:
         """False on a full disk: the replica goes on all the same."""
         try:
             state.write(self._folder, self._state)
         except OSError as error:
-            self._log.say("warning", f"the state could not be written: {error}")
+            if not self._unsaved:
+                self._log.say("warning", f"the state could not be written: {error}")
+            self._unsaved = True
             return False
+        self._unsaved = False
         return True
 
 
