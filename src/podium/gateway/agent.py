@@ -19,7 +19,7 @@ from podium.gateway.envoy_log import EnvoyLog
 from podium.gateway.envoy_process import EnvoyProcess
 from podium.gateway.feed import Feed, Report, Reporter
 from podium.gateway.files import WatchedFiles
-from podium.gateway.fleet import Fleet, Key, WatchedRollout, Wish
+from podium.gateway.fleet import Fleet, Key, WatchedRollout, Wish, route_name
 from podium.gateway.loader import Loader, RefusedByEnvoy
 from podium.gateway.render.access import AccessRules
 from podium.gateway.render.buckets import edge_for
@@ -343,7 +343,7 @@ class Agent:
         rejected = [
             {
                 "workspace": key[0],
-                "deployment": key[1],
+                **({"deployment": key[1]} if route_name(key) is None else {"route": route_name(key)}),
                 "version": self._rejected_at.get(key, self._fleet.version),
                 "error": refusal.error,
             }
@@ -406,7 +406,7 @@ class Agent:
         wish = self._loader.loaded(key)
         if wish is None:
             return None
-        return next((arm.weight for arm in wish.entry.live if arm.cluster == rollout.candidate), 0)
+        return next((arm.weight for arm in wish.live if arm.cluster == rollout.candidate), 0)
 
 
 def _longer(wait: float) -> float:

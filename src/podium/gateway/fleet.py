@@ -1,30 +1,49 @@
 """What the server says exists, as far as a gateway needs it, and what follows for routes and samples. Pure.
 
-Called by `agent`, which feeds it with lists and changes. Calls `planning.routing` for the decision itself.
+Called by `agent`, which feeds it with lists and changes. Calls `planning.routing` and `planning.routes` for the
+decisions themselves.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from podium.gateway.feed import Change
+from podium.planning.routes import RoutePlan, plan_published
 from podium.planning.routing import Arm, RouteEntry, arm_of, plan_route
 from podium.resources.deployment import LatencyMargin
-from podium.resources.kinds import AnyResource, Deployment, Revision, Rollout
+from podium.resources.kinds import AnyResource, Deployment, Revision, Rollout, Route
 from podium.resources.rollout import FINAL_PHASES
 
 Key = tuple[str, str]
-"""(workspace, deployment)"""
-WATCHED_KINDS = ("Deployment", "Revision", "Rollout", "Workspace")
+"""(workspace, deployment), or (workspace, route:NAME) of a Route."""
+WATCHED_KINDS = ("Deployment", "Revision", "Rollout", "Route", "Workspace")
+_ROUTE = "route:"
+"""No Deployment has ':' in its name."""
+
+
+def route_key(workspace: str, name: str) -> Key:
+    """The key of a Route."""
+    return workspace, _ROUTE + name
+
+
+def route_name(key: Key) -> str | None:
+    """The Route's name; None where the key is a Deployment's."""
+    return key[1].removeprefix(_ROUTE) if key[1].startswith(_ROUTE) else None
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is wanted for one Deployment. `split`: stable and candidate of a rollout, in that order, with their present
-    weights. Both have clusters and routes as long as the rollout lasts, also at weight 0: then a shift is a change of
-    weights only, and counters live as long as the rollout."""
+    """What is wanted for one Deployment or Route. `split`: stable and candidate of a rollout, in that order, with their
+    present weights. Both have clusters and routes as long as the rollout lasts, also at weight 0: then a shift is a
+    change of weights only, and counters live as long as the rollout."""
 
-    entry: RouteEntry
+    entry: RouteEntry | RoutePlan
     split: tuple[Arm, ...] = ()
+
+    @property
+    def live(self) -> tuple[Arm, ...]:
+        """The arms that share the live traffic of a Deployment, with their weights."""
+        return self.entry.live if isinstance(self.entry, RouteEntry) else ()
 
 
 @dataclass(frozen=True)
@@ -39,27 +58,31 @@ class WatchedRollout:
 
 
 class Fleet:
-    """The last known state of all Deployments. `version` is the newest resourceVersion that is in it."""
+    """The last known state of all Deployments and Routes. `version` is the newest resourceVersion that is in it."""
 
     def __init__(self) -> None:
         self.version = 0
         self._deployments: dict[Key, Deployment] = {}
         self._revisions: dict[Key, dict[str, Revision]] = {}
         self._rollouts: dict[Key, dict[str, Rollout]] = {}
+        self._routes: dict[Key, Route] = {}
+        self._named: dict[Key, set[Key]] = {}
+        """Of a Deployment: the Routes that name it."""
         self._workspaces: set[str] = set()
 
     def reset(self, objects: Iterable[AnyResource], version: int) -> set[Key]:
-        """Start over from a full list; all Deployments known before or now are touched."""
-        before = set(self._deployments)
+        """Start over from a full list; all Deployments and Routes known before or now are touched."""
+        before = self.keys
         self._deployments, self._revisions, self._rollouts, self._workspaces = {}, {}, {}, set()
+        self._routes, self._named = {}, {}
         for found in objects:
             self._put(found)
         self.version = version
-        return before | set(self._deployments)
+        return before | self.keys
 
     def apply(self, changes: Iterable[Change]) -> set[Key]:
-        """Take changes in, in their order. Returns the Deployments that may be routed differently now. A change that
-        is older than what is known (a replay after a reconnect) is ignored."""
+        """Take changes in, in their order. Returns the Deployments and Routes that may be routed differently now. A
+        change that is older than what is known (a replay after a reconnect) is ignored."""
         touched: set[Key] = set()
         for change in changes:
             if change.object is not None:
@@ -69,20 +92,25 @@ class Fleet:
                     else self._put(change.object)
                 )
             self.version = max(self.version, change.position)
-        return touched
+        return touched.union(*(self._named.get(key, ()) for key in touched))
 
     @property
     def keys(self) -> set[Key]:
-        """All Deployments."""
-        return set(self._deployments)
+        """All Deployments and Routes."""
+        return {*self._deployments, *self._routes}
 
     @property
     def workspaces(self) -> set[str]:
         """All workspaces."""
-        return self._workspaces | {workspace for workspace, _ in self._deployments}
+        return self._workspaces | {workspace for workspace, _ in self.keys}
 
     def wish(self, key: Key) -> Wish | None:
-        """What is wanted for this Deployment; None if there is none."""
+        """What is wanted for this Deployment or Route; None if there is none."""
+        route = self._routes.get(key)
+        if route is not None:
+            named = ((route.metadata.workspace, name) for name in route.spec.deployments)
+            entries = {deployment[1]: self._entry(deployment) for deployment in named}
+            return Wish(plan_published(route, {name: entry for name, entry in entries.items() if entry}))
         deployment = self._deployments.get(key)
         if deployment is None:
             return None
@@ -118,6 +146,17 @@ class Fleet:
         found = {key: self.watched_rollout(key) for key in self._rollouts}
         return {key: rollout for key, rollout in found.items() if rollout is not None}
 
+    @property
+    def routes(self) -> Iterable[Route]:
+        """All Routes."""
+        return self._routes.values()
+
+    def _entry(self, key: Key) -> RouteEntry | None:
+        deployment = self._deployments.get(key)
+        if deployment is None:
+            return None
+        return plan_route(deployment, self._revisions.get(key, {}), self._rollout(deployment))
+
     def _rollout(self, deployment: Deployment) -> Rollout | None:
         name = deployment.status.rollout
         if name is None:
@@ -137,6 +176,13 @@ class Fleet:
         if found.kind == "Deployment":
             self._deployments[workspace, name] = found
             return {(workspace, name)}
+        if found.kind == "Route":
+            key = route_key(workspace, name)
+            self._unname(key)
+            self._routes[key] = found
+            for deployment in found.spec.deployments:
+                self._named.setdefault((workspace, deployment), set()).add(key)
+            return {key}
         key = (workspace, found.spec.deployment)
         table = self._revisions if found.kind == "Revision" else self._rollouts
         table.setdefault(key, {})[name] = found
@@ -153,15 +199,27 @@ class Fleet:
         if gone.kind == "Deployment":
             self._deployments.pop((workspace, name), None)
             return {(workspace, name)}
+        if gone.kind == "Route":
+            key = route_key(workspace, name)
+            self._unname(key)
+            self._routes.pop(key, None)
+            return {key}
         key = (workspace, gone.spec.deployment)
         table = self._revisions if gone.kind == "Revision" else self._rollouts
         table.get(key, {}).pop(name, None)
         return {key}
 
+    def _unname(self, key: Key) -> None:
+        before = self._routes.get(key)
+        for deployment in before.spec.deployments if before else ():
+            self._named.get((key[0], deployment), set()).discard(key)
+
     def _find(self, wanted: AnyResource) -> AnyResource | None:
         workspace, name = wanted.metadata.workspace, wanted.metadata.name
         if wanted.kind == "Deployment":
             return self._deployments.get((workspace, name))
+        if wanted.kind == "Route":
+            return self._routes.get(route_key(workspace, name))
         if wanted.kind == "Workspace":
             return None
         table = self._revisions if wanted.kind == "Revision" else self._rollouts

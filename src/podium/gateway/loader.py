@@ -25,8 +25,9 @@ from podium.gateway.render import access
 from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import Document, document
 from podium.gateway.render.listener import listener
-from podium.gateway.render.read_back import clusters_of, entries_of, is_configured, resources_of
+from podium.gateway.render.read_back import clusters_of, entries_of, is_configured, members_of, resources_of
 from podium.gateway.render.routes import EntryRoutes, entry_routes, route_table
+from podium.gateway.render.rules import published_routes
 from podium.gateway.render.weights import over, prefix, read_weights, weights_document, weights_of
 from podium.gateway.settings import (
     ACCESS,
@@ -38,6 +39,7 @@ from podium.gateway.settings import (
     WEIGHTS,
     GatewaySettings,
 )
+from podium.planning.routes import RoutePlan
 from podium.resources.errors import PodiumError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Piece:
-    """What one Deployment adds to the files."""
+    """What one Deployment or Route adds to the files."""
 
     wish: Wish | None
     """None: read back from the files of an agent before this one."""
@@ -119,7 +121,9 @@ class Loader:
             self._lingering = {name: (content, until) for name, content in known.items()}
             split = read_weights(weights)
             for key, routes in entries_of(table).items():
-                own = {name: known[name] for name in clusters_of(routes) if name in known}
+                names = clusters_of(routes)
+                names = names.union(*(members_of(known[name]) for name in names if name in known))
+                own = {name: known[name] for name in names if name in known}
                 shares = {name: share for name, share in split.items() if name.startswith(f"{prefix(*key)}.")}
                 self._good[key] = Piece(None, own, shares, routes)
         self._files.write(LISTENERS, listener(self._settings))
@@ -300,6 +304,9 @@ def _routes(piece: Piece | None) -> EntryRoutes | None:
 
 
 def _piece(wish: Wish) -> Piece:
+    if isinstance(wish.entry, RoutePlan):
+        clusters = {arm.cluster: cluster(arm) for arm in wish.entry.own_arms}
+        return Piece(wish, clusters, {}, published_routes(wish.entry))
     split = wish.split if len(wish.split) > 1 and wish.entry.live else ()
     return Piece(
         wish=wish,

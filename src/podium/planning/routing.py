@@ -14,14 +14,19 @@ WHOLE = 10_000
 """Basis points of all live traffic."""
 
 
+Role = Literal["live", "preview", "direct", "shadow", "backup"]
+"""`shadow`: copies of requests, whose answers nobody gets. `backup`: what another Deployment handed over."""
+
+
 @dataclass(frozen=True)
 class Arm:
-    """One revision in one role. Only randomised requests are in `live`: previewed and pinned ones are counted apart."""
+    """One revision in one role. Only randomised requests are in `live`; those that came to it in any other way are
+    counted apart."""
 
     workspace: str
     revision: str
     version: str
-    role: Literal["live", "preview", "direct"]
+    role: Role
     weight: int
     """Basis points of live traffic; 0 in the other roles."""
     endpoints: tuple[str, ...]
@@ -71,7 +76,7 @@ class RouteEntry:
         return tuple(arm for arm in (*self.live, self.preview, self.direct) if arm is not None)
 
 
-def arm_of(revision: Revision, role: Literal["live", "preview", "direct"], weight: int) -> Arm:
+def arm_of(revision: Revision, role: Role, weight: int) -> Arm:
     """A revision in a role, with the replicas that answer now."""
     spec = revision.spec
     return Arm(
@@ -119,7 +124,7 @@ def plan_route(
         stable_name = rollout.spec.stable_revision
         candidate_name, weight = rollout.spec.candidate_revision, rollout.status.weight * 100
 
-    def arm(name: str | None, role: Literal["live", "preview", "direct"], share: int) -> Arm | None:
+    def arm(name: str | None, role: Role, share: int) -> Arm | None:
         revision = revisions.get(name) if name else None
         if revision is None or not endpoints_of(revision):
             return None

@@ -19,6 +19,7 @@ from podium.resources.model import (
 )
 from podium.resources.revision import RevisionSpec, RevisionStatus
 from podium.resources.rollout import RolloutSpec, RolloutStatus
+from podium.resources.route import RouteSpec, RouteStatus
 from podium.resources.shape import (
     API_VERSION,
     DEFAULT_WORKSPACE,
@@ -35,6 +36,7 @@ Model = Resource[ModelSpec, ModelStatus]
 ModelVersion = Resource[ModelVersionSpec, ModelVersionStatus]
 Revision = Resource[RevisionSpec, RevisionStatus]
 Rollout = Resource[RolloutSpec, RolloutStatus]
+Route = Resource[RouteSpec, RouteStatus]
 Workspace = Resource[WorkspaceSpec, WorkspaceStatus]
 
 
@@ -87,6 +89,9 @@ KINDS: dict[str, Kind] = {
         Kind("Rollout", "rollouts", RolloutSpec, RolloutStatus, reconciled=True, short="ro",
              fields=("spec.deployment", "spec.deploymentUid", "spec.candidateRevision", "status.phase"),
              description="One passage of traffic from the stable revision to a candidate."),
+        Kind("Route", "routes", RouteSpec, RouteStatus, applied=True, reconciled=True, short="rt",
+             fields=("status.phase",),
+             description="A public name over one or more Deployments, with rules that say which requests go where."),
     )
 }  # fmt: skip
 

@@ -230,10 +230,11 @@ class ReplicaLog(Status):
 
 
 class RejectedRoute(Spec):
-    """A Deployment's route that Envoy did not take, with Envoy's own words."""
+    """A Deployment or a Route that Envoy did not take, with Envoy's own words."""
 
     workspace: Name
-    deployment: Name
+    deployment: Name | None = None
+    route: Name | None = None
     error: Annotated[str, Field(max_length=16_384)]
     version: Annotated[int, Field(ge=0, le=2**62)]
 

@@ -284,7 +284,9 @@ class RouteSpec(Spec):
     def _rules_can_be_reached(self) -> "RouteSpec":
         for number, rule in enumerate(self.rules[:-1]):
             if rule.match is None:
-                raise ValueError(f"rules[{number}]: it matches everything, so no rule after it is ever reached")
+                raise ValueError(
+                    f"rules[{number}]: it matches everything, so no rule after it is ever reached"
+                )
         names = [rule.name for rule in self.rules if rule.name is not None]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:

@@ -7,6 +7,7 @@ from podium.resources.deployment import DeploymentSpec, DeploymentStatus
 from podium.resources.kinds import KINDS
 from podium.resources.revision import ReplicaState, RevisionSpec, RevisionStatus
 from podium.resources.rollout import RolloutSpec, RolloutStatus
+from podium.resources.route import RouteSpec, RouteStatus
 from podium.resources.shape import Metadata, Resource
 
 
@@ -69,6 +70,16 @@ def rollout(
         ),
         status=RolloutStatus.model_validate({"phase": phase, "weight": weight, "preview": preview}),
     )  # fmt: skip
+    return made.document()
+
+
+def route(name: str, *rules: dict[str, Any], workspace: str = "default", **spec: Any) -> dict[str, Any]:
+    made = Resource(
+        kind="Route",
+        metadata=Metadata(name=name, workspace=workspace, uid=f"uid-{workspace}-route-{name}"),
+        spec=RouteSpec.model_validate({"rules": list(rules), **spec}),
+        status=RouteStatus(),
+    )
     return made.document()
 
 

@@ -18,6 +18,7 @@ PLURALS = {
     "deployments": "Deployment",
     "revisions": "Revision",
     "rollouts": "Rollout",
+    "routes": "Route",
     "workspaces": "Workspace",
 }
 

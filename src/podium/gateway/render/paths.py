@@ -15,6 +15,7 @@ from podium.planning.routing import Arm
 # Plain comparisons, no patterns: names hold '-' and '.', which mean something in a pattern of Lua's.
 _SOURCE = """
 local public, pinned, inside, revision = %s, %s, %s, %s
+local neutral = "/v2/models/-"
 local function below(path, prefix)
   if path:sub(1, #prefix) ~= prefix then return nil end
   local rest = path:sub(#prefix + 1)
@@ -25,6 +26,9 @@ end
 function envoy_on_request(handle)
   local path = handle:headers():get(":path")
   local changed = path
+  -- Behind a Route, whatever its name.
+  local here = below(changed, neutral)
+  if here then changed = public .. here end
   local rest = below(changed, public)
   while rest do
     local version = below(rest, pinned)

@@ -15,6 +15,7 @@ from podium.resources.shape import DEFAULT_WORKSPACE
 _PREFIX = re.compile(
     r"(?:/ws/(?P<workspace>[^/]+))?/v2/models/(?P<deployment>[^/]+)(?P<pinned>/versions/[^/]+)?"
 )
+_ROUTE_NAME = re.compile(r"route:(?P<workspace>[^/]+)/(?P<name>.+)")
 _READY = "/v2/health/ready"
 
 
@@ -32,28 +33,42 @@ def is_configured(table: bytes) -> bool:
 
 
 def entries_of(table: bytes) -> dict[tuple[str, str], EntryRoutes]:
-    """(workspace, deployment) -> its routes in this table."""
+    """(workspace, deployment) or (workspace, route:NAME) -> its routes in this table."""
     pinned: dict[tuple[str, str], list[bytes]] = {}
     main: dict[tuple[str, str], list[bytes]] = {}
+    published: dict[tuple[str, str], list[bytes]] = {}
     for route in _routes(table):
+        named = _ROUTE_NAME.fullmatch(route.get("name", ""))
+        if named is not None:
+            key = (named["workspace"], f"route:{named['name']}")
+            published.setdefault(key, []).append(fragment(route))
+            continue
         found = _PREFIX.fullmatch(route["match"].get("path_separated_prefix", ""))
         if found is not None:
             key = (found["workspace"] or DEFAULT_WORKSPACE, found["deployment"])
             (pinned if found["pinned"] else main).setdefault(key, []).append(fragment(route))
     return {
-        key: EntryRoutes(tuple(pinned.get(key, ())), tuple(main.get(key, ()))) for key in {**pinned, **main}
+        key: EntryRoutes(*(tuple(part.get(key, ())) for part in (pinned, main, published)))
+        for key in {**pinned, **main, **published}
     }
 
 
 def clusters_of(routes: EntryRoutes) -> set[str]:
     """Names of the clusters that these routes lead to."""
     names: set[str] = set()
-    for content in (*routes.pinned, *routes.main):
+    for content in (*routes.pinned, *routes.main, *routes.published):
         action = orjson.loads(content).get("route", {})
         if "cluster" in action:
             names.add(action["cluster"])
         names.update(arm["name"] for arm in action.get("weighted_clusters", {}).get("clusters", ()))
+        names.update(policy["cluster"] for policy in action.get("request_mirror_policies", ()))
     return names
+
+
+def members_of(cluster: bytes) -> set[str]:
+    """Names of the clusters that an aggregate of clusters leads to; empty for any other cluster."""
+    config = orjson.loads(cluster).get("cluster_type", {}).get("typed_config", {})
+    return set(config.get("clusters", ()))
 
 
 def _routes(table: bytes) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """One fragment of the route table per Deployment, and the table around them.
 
-Called by `loader`. The table is one list that Envoy walks for each request, so an entry has few and small routes:
-everything that entries share (retries, body limit) stands once at the virtual host.
+Called by `loader`; `rules` makes the fragments of Routes. The table is one list that Envoy walks for each request, so
+an entry has few and small routes: everything that entries share (retries, body limit) stands once at the virtual host.
 """
 
 import functools
@@ -39,11 +39,23 @@ _WITHOUT_WORKSPACE = {"pattern": {"regex": f"^/ws/{_ID}"}, "substitution": ""}
 
 @dataclass(frozen=True)
 class EntryRoutes:
-    """Rendered routes of one Deployment. All `pinned` stand before all `main` in the table: between them one shared
-    route turns every other `/versions/...` away."""
+    """Rendered routes of one Deployment or Route. In the table all `pinned` come first, then one shared route that
+    turns every other `/versions/...` away, then all `published` (a Route takes the path of a Deployment over that has
+    its name), then all `main`."""
 
-    pinned: tuple[bytes, ...]
-    main: tuple[bytes, ...]
+    pinned: tuple[bytes, ...] = ()
+    main: tuple[bytes, ...] = ()
+    published: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True)
+class Handling:
+    """What holds for the requests of a route wherever they go. `timeout` in seconds, `max_body` in bytes."""
+
+    timeout: float
+    idempotent: bool
+    max_body: int
+    rewrite: dict[str, Any] | None = None
 
 
 def entry_routes(entry: RouteEntry, split: tuple[Arm, ...] = ()) -> EntryRoutes:
@@ -52,19 +64,20 @@ def entry_routes(entry: RouteEntry, split: tuple[Arm, ...] = ()) -> EntryRoutes:
     `split`: (stable, candidate) of a rollout under way, in that order. Their weights are not in the routes, so that a
     shift changes none; without weights from the runtime layer, all goes to the first.
     """
-    inside = f"/v2/models/{entry.deployment}"
-    outside = inside if entry.workspace == DEFAULT_WORKSPACE else f"/ws/{entry.workspace}{inside}"
+    outside = public_path(entry.workspace, entry.deployment)
+    rewrite = None if entry.workspace == DEFAULT_WORKSPACE else _WITHOUT_WORKSPACE
+    how = Handling(entry.timeout, entry.idempotent, entry.max_body, rewrite)
     pinned, main = [], []
     if entry.direct is not None:
         match = {"path_separated_prefix": f"{outside}/versions/{entry.direct.version}"}
-        pinned.append(_route(entry, match, {"cluster": entry.direct.cluster}))
+        pinned.append(fragment(route_to(match, {"cluster": entry.direct.cluster}, how)))
     if entry.preview is not None and entry.preview_header is not None:
         header = {"name": entry.preview_header, "string_match": {"exact": PREVIEW_VALUE}}
         match_preview = {"path_separated_prefix": outside, "headers": [header]}
-        main.append(_route(entry, match_preview, {"cluster": entry.preview.cluster}))
+        main.append(fragment(route_to(match_preview, {"cluster": entry.preview.cluster}, how)))
     match = {"path_separated_prefix": outside}
     if entry.live:
-        main.append(_route(entry, match, _target(entry, split)))
+        main.append(fragment(route_to(match, _target(entry, split), how)))
     else:
         said = answer(
             "unavailable", 503, f"deployment {entry.workspace}/{entry.deployment}: {entry.unavailable}",
@@ -72,6 +85,12 @@ def entry_routes(entry: RouteEntry, split: tuple[Arm, ...] = ()) -> EntryRoutes:
         )  # fmt: skip
         main.append(fragment({"match": match, "direct_response": said}))
     return EntryRoutes(tuple(pinned), tuple(main))
+
+
+def public_path(workspace: str, name: str) -> str:
+    """Where a Deployment or a Route answers."""
+    inside = f"/v2/models/{name}"
+    return inside if workspace == DEFAULT_WORKSPACE else f"/ws/{workspace}{inside}"
 
 
 def _target(entry: RouteEntry, split: tuple[Arm, ...]) -> dict[str, Any]:
@@ -87,23 +106,24 @@ def _target(entry: RouteEntry, split: tuple[Arm, ...]) -> dict[str, Any]:
     }
 
 
-def _route(entry: RouteEntry, match: dict[str, Any], target: dict[str, Any]) -> bytes:
-    action = {**target, "timeout": seconds(entry.timeout)}
-    if entry.workspace != DEFAULT_WORKSPACE:
-        action["regex_rewrite"] = _WITHOUT_WORKSPACE
-    if entry.timeout > _STREAM_IDLE:
-        action["idle_timeout"] = seconds(entry.timeout + 60)
-    if not entry.idempotent:
+def route_to(match: dict[str, Any], target: dict[str, Any], how: Handling) -> dict[str, Any]:
+    """One route of Envoy's. `target` is its action as far as that says where to."""
+    action = {**target, "timeout": seconds(how.timeout)}
+    if how.rewrite is not None:
+        action["regex_rewrite"] = how.rewrite
+    if how.timeout > _STREAM_IDLE:
+        action["idle_timeout"] = seconds(how.timeout + 60)
+    if not how.idempotent and "retry_policy" not in action:
         action["retry_policy"] = _retry(_RETRY_UNSENT)
     route: dict[str, Any] = {"match": match, "route": action}
-    if entry.max_body != DEFAULT_MAX_BODY:
-        route["request_body_buffer_limit"] = entry.max_body
+    if how.max_body != DEFAULT_MAX_BODY:
+        route["request_body_buffer_limit"] = how.max_body
         limit = typed(
             "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
-            buffer={"max_request_bytes": entry.max_body},
+            buffer={"max_request_bytes": how.max_body},
         )
         route["typed_per_filter_config"] = {"envoy.filters.http.buffer": limit}
-    return fragment(route)
+    return route
 
 
 def _retry(reasons: str) -> dict[str, Any]:
@@ -183,10 +203,13 @@ def route_table(entries: Iterable[EntryRoutes], *, configured: bool, version: st
     """The whole table. `configured` False: nothing has ever come from the server, so the gateway is not ready."""
     pinned: list[bytes] = []
     main: list[bytes] = []
+    published: list[bytes] = []
     for entry in entries:
         pinned.extend(entry.pinned)
         main.extend(entry.main)
-    routes = b",".join([*_before(configured, version), *pinned, _VERSIONS, *main, _UNKNOWN, _NO_PATH])
+        published.extend(entry.published)
+    before = _before(configured, version)
+    routes = b",".join([*before, *pinned, _VERSIONS, *published, *main, _UNKNOWN, _NO_PATH])
     return document([_FRAME[0] + routes + _FRAME[1]])
 
 

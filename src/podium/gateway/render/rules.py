@@ -1,0 +1,143 @@
+"""The fragments of the route table for one Route: its rules in their order.
+
+Called by `loader`. Calls `routes` for what all routes have. The weights stand in the routes themselves: with a sticky
+key an arm may lie in several places of the line, which weights looked up by the cluster's name cannot say.
+"""
+
+import re
+from typing import Any
+
+from podium.gateway.render.document import fragment
+from podium.gateway.render.problem import answer
+from podium.gateway.render.routes import EntryRoutes, Handling, public_path, route_to
+from podium.planning.routes import RoutePlan, RulePlan
+from podium.resources.route import Match, StickyKey, TextMatch
+
+CALLER_HEADER = "x-podium-caller"
+"""The name of the token's owner; `access` writes it, and no client can."""
+ROUTE_HEADER = "x-podium-route"
+"""Tells a replica under which name a request came in: the messages of gRPC hold that name, too."""
+_CLAIMS_FILTER, _CLAIMS = "envoy.filters.http.jwt_authn", "podium"
+
+
+def route_id(workspace: str, name: str) -> str:
+    """How Envoy and `read_back` know the routes of a Route."""
+    return f"route:{workspace}/{name}"
+
+
+def published_routes(plan: RoutePlan) -> EntryRoutes:
+    """The routes of a Route. Requests that no rule matches are answered 404."""
+    routes = [route for rule in plan.rules for route in _rule_routes(plan, rule)]
+    outside = public_path(plan.workspace, plan.route)
+    if plan.rules[-1].match is not None:
+        said = answer("notFound", 404, f"no rule of route {plan.workspace}/{plan.route} matches this request")
+        routes.append({"match": {"path_separated_prefix": outside}, "direct_response": said})
+    named = route_id(plan.workspace, plan.route)
+    return EntryRoutes(published=tuple(fragment({**route, "name": named}) for route in routes))
+
+
+def _rule_routes(plan: RoutePlan, rule: RulePlan) -> list[dict[str, Any]]:
+    match = _match(public_path(plan.workspace, plan.route), rule.match)
+    if not rule.slots:
+        words = f"route {plan.workspace}/{plan.route}: {rule.unavailable}"
+        return [{"match": match, "direct_response": answer("unavailable", 503, words, route=plan.route)}]
+    how = Handling(rule.timeout, rule.idempotent, rule.max_body, _neutral(plan.route))
+    sticky = rule.sticky
+    if sticky is None or len(rule.slots) == 1:
+        return [_handed(plan, route_to(match, _target(rule), how))]
+    by_key = _handed(
+        plan, route_to(match, {**_target(rule, by_hash=True), "hash_policy": _hash(plan, sticky)}, how)
+    )
+    if sticky.cookie is None:
+        return [by_key]
+    # Without the cookie the other cookies would be the key.
+    has = {"name": "cookie", "string_match": {"safe_regex": {"regex": f"(?s){_cookie(sticky.cookie)}"}}}
+    by_key["match"] = {**match, "headers": [*match.get("headers", ()), has]}
+    return [by_key, _handed(plan, route_to(match, _target(rule), how))]
+
+
+def _handed(plan: RoutePlan, route: dict[str, Any]) -> dict[str, Any]:
+    told = {
+        "header": {"key": ROUTE_HEADER, "value": plan.route},
+        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+    }
+    return {**route, "request_headers_to_add": [told]}
+
+
+def _neutral(name: str) -> dict[str, Any]:
+    """The path as every replica knows it: no workspace, and `-` for the model that is there."""
+    pattern = rf"(?:^/ws/[^/]+)?/(v[12])/models/{name}"
+    return {"pattern": {"regex": pattern}, "substitution": r"/\1/models/-"}
+
+
+def _target(rule: RulePlan, *, by_hash: bool = False) -> dict[str, Any]:
+    if len(rule.slots) == 1:
+        return {"cluster": rule.slots[0][0].cluster}
+    clusters = [{"name": arm.cluster, "weight": width} for arm, width in rule.slots]
+    return {"weighted_clusters": {"clusters": clusters, **({"use_hash_policy": True} if by_hash else {})}}
+
+
+def _hash(plan: RoutePlan, sticky: StickyKey) -> list[dict[str, Any]]:
+    """The salted key: without the salt the same users would be in the first variant of every experiment."""
+    name, pattern = sticky.header or CALLER_HEADER, "(?s)^(.*)$"
+    if sticky.cookie is not None:
+        name, pattern = "cookie", f"(?s)^{_cookie(sticky.cookie)}$"
+    rewrite = {"pattern": {"regex": pattern}, "substitution": f"{plan.uid}:\\1"}
+    return [{"header": {"header_name": name, "regex_rewrite": rewrite}}]
+
+
+def _cookie(name: str) -> str:
+    return rf"(?:.*;\s*)?{re.escape(name)}=([^;]*).*"
+
+
+def _match(outside: str, match: Match | None) -> dict[str, Any]:
+    if match is None:
+        return {"path_separated_prefix": outside}
+    headers = [{"name": name, **_value(value)} for name, value in match.headers.items()]
+    query = [{"name": name, **_value(value)} for name, value in match.query.items()]
+    claims = [
+        {"filter": _CLAIMS_FILTER, "path": [{"key": _CLAIMS}, {"key": name}], "value": _claim(value)}
+        for name, value in match.claims.items()
+    ]
+    return {
+        **_path(outside, match.path),
+        **({"headers": headers} if headers else {}),
+        **({"query_parameters": query} if query else {}),
+        **({"dynamic_metadata": claims} if claims else {}),
+    }
+
+
+def _path(outside: str, wanted: TextMatch | None) -> dict[str, Any]:
+    if wanted is None:
+        return {"path_separated_prefix": outside}
+    if wanted.exact is not None:
+        return {"path": outside + wanted.exact}
+    if wanted.prefix is not None:
+        return {"prefix": outside + wanted.prefix}
+    if wanted.suffix is not None:
+        rest = f".*{re.escape(wanted.suffix)}"
+    elif wanted.contains is not None:
+        rest = f".*{re.escape(wanted.contains)}.*"
+    else:
+        rest = f"(?:{wanted.regex})"
+    return {"safe_regex": {"regex": re.escape(outside) + rest}}
+
+
+def _value(wanted: TextMatch) -> dict[str, Any]:
+    if wanted.present is not None:
+        return {"present_match": wanted.present}
+    return {"string_match": _string(wanted)}
+
+
+def _claim(wanted: TextMatch) -> dict[str, Any]:
+    return {"present_match": True} if wanted.present else {"string_match": _string(wanted)}
+
+
+def _string(wanted: TextMatch) -> dict[str, Any]:
+    if wanted.regex is not None:
+        return {"safe_regex": {"regex": wanted.regex}}
+    for name in ("exact", "prefix", "suffix", "contains"):
+        value = getattr(wanted, name)
+        if value is not None:
+            return {name: value}
+    raise AssertionError("a text that is matched has a form")
