@@ -1,0 +1,319 @@
+"""How many replicas follow from a load: the rules one by one, and what holds for every load."""
+
+import datetime
+import itertools
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podium.planning.autoscaling import LoadSeen, ReplicasSeen, ScalingDecision, begin, decide
+from podium.planning.load import WindowLoad
+from podium.resources.scaling import Scaling, ScalingStatus
+
+START = datetime.datetime(2026, 3, 1, 12, tzinfo=datetime.UTC)
+
+
+def scaling(**given: Any) -> Scaling:
+    return Scaling.model_validate({"max": 10, "target": {"concurrency": 2}} | given)
+
+
+def window(
+    concurrency: float = 0.0, seconds: float = 60, rate: float | None = None, p95: float | None = None
+) -> WindowLoad:
+    rate = concurrency * 10 if rate is None else rate
+    histogram = (
+        {}
+        if p95 is None
+        else {p95 * 1000 * 0.95: rate * seconds * 0.95 - 1, p95 * 1000: rate * seconds * 0.05 + 1}
+    )
+    return WindowLoad(
+        seconds, requests=rate * seconds, arrived=rate * seconds, concurrency=concurrency, histogram=histogram
+    )  # fmt: skip
+
+
+def load(stable: float, panic: float | None = None, silent: str = "", **more: Any) -> LoadSeen:
+    return LoadSeen(window(stable, **more), window(stable if panic is None else panic, 6, **more), silent)
+
+
+class Played:
+    """A Deployment whose replicas are ready at once, looked at every two seconds."""
+
+    def __init__(self, wish: Scaling, replicas: int = 1) -> None:
+        self.wish = wish
+        self.now = START
+        self.status = begin(wish, replicas, START)
+        self.events: list[str] = []
+        self.woken = False
+        self.moving = False
+        self.ready: int | None = None
+
+    def look(self, seen: LoadSeen, after: float = 2.0) -> ScalingDecision:
+        self.now += datetime.timedelta(seconds=after)
+        ready = self.status.desired if self.ready is None else self.ready
+        replicas = ReplicasSeen(ready, ready, "churn-00001", self.woken, self.moving)
+        decision = decide(self.wish, self.status, seen, replicas, self.now)
+        self.status = decision.status
+        self.events += [decision.scaled] if decision.scaled else []
+        return decision
+
+    def for_seconds(self, seconds: float, seen: LoadSeen) -> int:
+        until = self.now + datetime.timedelta(seconds=seconds)
+        while self.now < until:
+            self.look(seen)
+        return self.status.desired
+
+
+def test_the_load_divided_by_the_target_rounded_up() -> None:
+    play = Played(scaling())
+    assert play.look(load(7.0)).status.desired == 4
+    assert play.events == ["1 -> 4: surge: 7 requests under way in 6 s, 2 per replica"]
+
+
+def test_a_deviation_within_the_tolerance_changes_nothing() -> None:
+    play = Played(scaling(), 2)
+    assert play.for_seconds(1000, load(4.3)) == 2
+    assert play.look(load(4.5, 4.5)).status.desired == 3
+
+
+def test_requests_per_second_count_those_too_that_wait_for_an_answer() -> None:
+    play = Played(scaling(target={"requestsPerSecond": 50}), 3)
+    held = WindowLoad(60, requests=0, arrived=60 * 240)
+    play.look(LoadSeen(held, WindowLoad(6, arrived=6 * 240)))
+    assert play.status.desired == 5
+
+
+def test_down_only_after_the_delay_and_to_the_highest_wish_within_it() -> None:
+    play = Played(scaling(scaleDownDelay="100s"), 8)
+    play.for_seconds(70, load(15))
+    assert play.for_seconds(50, load(9)) == 8
+    assert play.for_seconds(49, load(2)) == 8
+    assert play.for_seconds(8, load(2)) == 5, "what was wished 100 s ago is still the highest"
+    assert play.for_seconds(60, load(2)) == 2
+
+
+def test_at_most_half_goes_at_once() -> None:
+    play = Played(scaling(scaleDownDelay="0s"), 10)
+    play.for_seconds(62, load(20))
+    assert play.look(load(1)).status.desired == 5
+    assert play.look(load(1)).status.desired == 5, "a panic window lies between two steps"
+    play.for_seconds(20, load(1))
+    assert play.status.desired == 1
+
+
+def test_a_surge_is_seen_in_the_short_window_and_panic_never_shrinks() -> None:
+    play = Played(scaling(scaleDownDelay="0s"), 2)
+    play.for_seconds(70, load(4))
+    play.look(load(4.2, panic=12))
+    assert (play.status.desired, play.status.panic_since is not None) == (6, True)
+    assert play.for_seconds(56, load(2, panic=1)) == 6
+    assert play.for_seconds(30, load(2, panic=1)) < 6
+    assert play.status.panic_since is None
+
+
+def test_growth_is_limited_by_what_is_ready() -> None:
+    play = Played(scaling(max=1000), 10)
+    play.ready = 10
+    play.look(load(1000))
+    assert play.status.desired == 20
+    play.look(load(1000))
+    assert play.status.desired == 20, "the next step waits for the replicas of this one"
+    play.ready = 20
+    play.look(load(1000))
+    assert play.status.desired == 40
+    small = Played(scaling(max=1000))
+    small.look(load(1000))
+    assert small.status.desired == 5
+
+
+def test_max_holds_and_says_so() -> None:
+    play = Played(scaling(max=3))
+    play.look(load(40))
+    play.look(load(40))
+    assert play.status.desired == 3
+    assert play.status.limited == "max is 3, the load asks for 20"
+
+
+def test_nothing_shrinks_before_a_whole_window_was_seen_nor_after_a_gap() -> None:
+    play = Played(scaling(scaleDownDelay="0s"), 8)
+    assert play.for_seconds(58, load(1)) == 8
+    play.for_seconds(8, load(1))
+    assert play.status.desired < 8
+    again = Played(scaling(scaleDownDelay="0s"), 8)
+    again.for_seconds(58, load(16))
+    again.look(load(1), after=30)
+    assert again.for_seconds(56, load(1)) == 8, "a server that was away has to see a window of its own"
+    assert again.for_seconds(10, load(1)) < 8
+
+
+def test_a_restart_reads_the_same_state_back() -> None:
+    play = Played(scaling(), 8)
+    play.for_seconds(100, load(9, panic=40))
+    stored = ScalingStatus.model_validate(play.status.model_dump(mode="json", by_alias=True))
+    assert stored == play.status
+    assert stored.panic_since is not None
+
+
+def test_a_silent_gateway_never_shrinks_anything() -> None:
+    play = Played(scaling(min=0, scaleDownDelay="0s", scaleToZeroAfter="10s"), 8)
+    assert play.for_seconds(1000, load(0, silent="edge-2")) == 8
+    assert "edge-2 is silent" in play.status.reason
+    assert play.look(load(30, silent="edge-2")).status.desired == 10, "what is seen is reason enough to grow"
+
+
+def test_the_last_replica_goes_after_its_time_and_comes_back_when_woken() -> None:
+    play = Played(scaling(min=0, scaleToZeroAfter="90s", scaleDownDelay="10s"))
+    play.for_seconds(100, load(0.1, rate=1))
+    assert play.for_seconds(88, load(0)) == 1
+    assert play.for_seconds(6, load(0)) == 0
+    assert play.events[-1] == "1 -> 0: no request for 90 s"
+    assert play.for_seconds(100, load(0)) == 0
+    play.woken = True
+    play.look(load(0))
+    assert play.events[-1] == "0 -> 1: woken by a request"
+    play.woken = False
+    assert play.for_seconds(86, load(0)) == 1, "not again before a whole time has passed"
+    assert play.for_seconds(10, load(0)) == 0
+    play.look(load(0, panic=0.5))
+    assert play.status.desired == 1, "a request that the gateways count wakes it too"
+
+
+def test_asleep_is_not_disturbed_by_a_silent_gateway() -> None:
+    play = Played(scaling(min=0, scaleToZeroAfter="10s", scaleDownDelay="0s"))
+    play.for_seconds(80, load(0))
+    assert play.status.desired == 0
+    assert play.for_seconds(80, load(0, silent="edge-2")) == 0
+
+
+def test_a_rollout_needs_at_least_one() -> None:
+    play = Played(scaling(min=0, scaleToZeroAfter="10s", scaleDownDelay="0s"), 0)
+    assert play.look(load(0)).status.desired == 0
+    play.moving = True
+    assert play.for_seconds(200, load(0)) == 1
+    play.moving = False
+    assert play.for_seconds(100, load(0)) == 0
+
+
+def test_a_days_replica_hours_hold_at_min_until_the_next_day() -> None:
+    play = Played(scaling(max=8, maxReplicaHoursPerDay=4), 8)
+    play.for_seconds(1798, load(16))
+    assert play.status.desired == 8
+    play.for_seconds(10, load(16))
+    assert play.status.desired == 1
+    assert "4 of 4 replica-hours of the day (UTC) are used up: held at 1" in play.events[-1]
+    assert play.status.replica_hours == pytest.approx(4, rel=0.01)
+    play.now = START.replace(hour=23, minute=59, second=59)
+    play.status = play.status.model_copy(update={"seen_at": play.now})
+    play.look(load(16))
+    assert play.status.desired > 1
+    assert play.status.replica_hours < 0.01
+
+
+def test_hours_are_counted_through_an_outage_of_the_server() -> None:
+    play = Played(scaling(), 4)
+    play.look(load(8))
+    play.look(load(8), after=3600)
+    assert play.status.replica_hours == pytest.approx(4, rel=0.01)
+
+
+def test_p95_grows_in_proportion_where_requests_wait_and_only_once_per_window() -> None:
+    play = Played(scaling(target={"p95": "100ms"}), 2)
+    play.for_seconds(62, load(1.5, p95=0.1))
+    play.look(load(6, p95=0.19))
+    assert play.status.desired == 4
+    play.look(load(6, p95=0.19))
+    assert play.status.desired == 4, "the window still holds the latency of two replicas"
+    assert play.for_seconds(70, load(6, p95=0.1)) == 4
+
+
+def test_p95_beyond_the_target_without_a_queue_adds_nothing_and_says_why() -> None:
+    play = Played(scaling(target={"p95": "100ms"}), 2)
+    assert play.for_seconds(500, load(0.4, p95=0.4)) == 2
+    assert "nothing waits" in play.status.reason
+
+
+def test_p95_shrinks_one_by_one_and_not_below_the_load_that_was_too_much() -> None:
+    play = Played(scaling(target={"p95": "100ms"}, scaleDownDelay="30s"), 2)
+    play.for_seconds(50, load(4, rate=200, p95=0.2))
+    assert play.status.desired == 4
+    assert play.status.capacity == 100
+    assert play.for_seconds(300, load(2, rate=200, p95=0.02)) == 3, "at two it was too much"
+    assert "it was too high" in play.status.reason
+    assert play.for_seconds(40, load(1, rate=20, p95=0.02)) == 2
+    assert play.for_seconds(40, load(1, rate=20, p95=0.02)) == 1
+
+
+def test_bounds_that_change_hold_at_once() -> None:
+    play = Played(scaling(), 8)
+    play.wish = scaling(max=3)
+    play.look(load(16))
+    assert (play.status.desired, play.events[-1][:7]) == (3, "8 -> 3:")
+
+
+LOADS = st.lists(
+    st.tuples(st.floats(0, 500), st.floats(0, 500), st.floats(0.001, 5)), min_size=1, max_size=60
+)
+TARGETS = st.sampled_from([{"concurrency": 2}, {"requestsPerSecond": 30}, {"p95": "200ms"}])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    loads=LOADS, target=TARGETS, least=st.integers(0, 4), more=st.integers(0, 20), ready=st.integers(0, 30),
+    pause=st.sampled_from([1, 2, 20]),
+)  # fmt: skip
+def test_never_outside_the_bounds(
+    loads: list[tuple[float, float, float]],
+    target: dict[str, Any],
+    least: int,
+    more: int,
+    ready: int,
+    pause: int,
+) -> None:
+    play = Played(
+        scaling(min=least, max=max(1, least + more), target=target, scaleToZeroAfter="5s"), max(1, least)
+    )
+    play.ready = ready
+    for stable, panic, p95 in loads:
+        play.look(load(stable, panic, p95=p95), after=pause)
+        assert play.wish.min <= play.status.desired <= play.wish.max
+        assert len(play.status.peaks) <= 20
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    past=st.lists(st.floats(0, 60), max_size=40), low=st.tuples(st.floats(0, 60), st.floats(0, 60)),
+    extra=st.tuples(st.floats(0, 60), st.floats(0, 60)),
+    target=st.sampled_from([{"concurrency": 2}, {"requestsPerSecond": 30}]),
+)  # fmt: skip
+def test_more_load_never_means_fewer_replicas(
+    past: list[float], low: tuple[float, float], extra: tuple[float, float], target: dict[str, Any]
+) -> None:
+    play = Played(scaling(max=40, min=0, target=target, scaleDownDelay="20s"))
+    for seen in past:
+        play.look(load(seen))
+    before, at = play.status, play.now
+    fewer = play.look(load(*low)).status.desired
+    play.status, play.now = before, at
+    assert play.look(load(low[0] + extra[0], low[1] + extra[1])).status.desired >= fewer
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    mean=st.floats(0.05, 60),
+    seed=st.integers(0, 2**32),
+    target=st.sampled_from([{"concurrency": 2}, {"requestsPerSecond": 30}]),
+)
+def test_a_constant_load_with_noise_settles(mean: float, seed: int, target: dict[str, Any]) -> None:
+    """An hour of averages that waver by a few percent: after the first ten minutes at most one way and back."""
+    noise = random.Random(seed)
+    play = Played(scaling(max=100, target=target))
+    directions = []
+    for look in range(1800):
+        before = play.status.desired
+        play.look(load(mean * noise.gauss(1, 0.03), mean * abs(noise.gauss(1, 0.1))))
+        if play.status.desired != before and look > 300:
+            directions.append(play.status.desired > before)
+    changes = sum(a != b for a, b in itertools.pairwise(directions))
+    assert changes <= 1, play.events
