@@ -1,16 +1,25 @@
 """Who may call: the three filters that check tokens, each delivered by itself (ECDS), so that a revocation counts at
 once and cuts no connection.
 
+A token is good for workspaces (`ws`), or, when it has a scope, for what its scope names: `dep`, the deployments and
+routes as WORKSPACE/NAME or WORKSPACE/*, and `can`, the verbs. Which deployment a request is for is read off its path by
+one more filter. So the rules hold nothing about scopes in use: they do not grow with them, and a new token counts at
+once. A gateway from before there were scopes sees a token for no workspace, and refuses it.
+
 Called by `loader` and `listener`. Envoy holds public keys only.
 """
 
+import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from podium.gateway.render import conditions
 from podium.gateway.render.document import Document, document, fragment, typed
+from podium.gateway.render.grpc import METHOD_NOTE
+from podium.gateway.render.only_for import only_for
 from podium.gateway.settings import ACCESS, REVOKED, TOKENS
 from podium.resources.errors import InvalidInput, Issue
 from podium.resources.shape import DEFAULT_WORKSPACE
@@ -27,6 +36,17 @@ CALLER_HEADER = "x-podium-caller"
 by `listener` before any filter runs; where no tokens are required there is none."""
 _METADATA = "envoy.filters.http.jwt_authn"
 _CLAIMS = "podium"
+_PLACE = "podium.place"
+_SEGMENT = "[^/?]+"
+_PLACES = {
+    "one": (rf"^/ws/({_SEGMENT})/v2/models/({_SEGMENT})([/?].*)?$", r"\1/\2"),
+    "any": (rf"^/ws/({_SEGMENT})/v2/models/{_SEGMENT}([/?].*)?$", r"\1/*"),
+    "defaultOne": (rf"^/v2/models/({_SEGMENT})([/?].*)?$", rf"{DEFAULT_WORKSPACE}/\1"),
+    "defaultAny": (rf"^/v2/models/{_SEGMENT}([/?].*)?$", f"{DEFAULT_WORKSPACE}/*"),
+}
+"""What is noted of a path, and how. A path that does not match is noted as it is, with a / in front, as no scope is."""
+_ROLE = {"or_match": {"value_matchers": [{"string_match": {"exact": name}} for name in ROLES]}}
+_GRPC_PREDICTIONS = ("ModelInfer", "ModelStreamInfer")
 _CLOCK_SKEW_SECONDS = 1
 _CHECKED_TOKENS = 1000
 """How many tokens each worker of Envoy remembers as checked: a signature takes twice as long as all the rest. Expiry is
@@ -37,12 +57,14 @@ _LONGEST_TOKEN = 8192
 
 @dataclass(frozen=True)
 class AccessRules:
-    """What the server says about tokens. `jwks` is a JSON Web Key Set of Ed25519 public keys."""
+    """What the server says about tokens. `jwks` is a JSON Web Key Set of Ed25519 public keys; `retiring`: ids of tokens
+    that were rotated, and when they count as revoked."""
 
     required: bool
     jwks: str
     issuer: str
     revoked: tuple[str, ...]
+    retiring: tuple[tuple[str, datetime.datetime], ...] = ()
 
     @classmethod
     def parse(cls, given: Any) -> "AccessRules":
@@ -59,8 +81,20 @@ class AccessRules:
                 if any(key.get("kty") != "OKP" or "d" in key for key in keys):
                     raise InvalidInput(Issue("jwks.keys", "expected public Ed25519 keys only"))
                 jwks = orjson.dumps({"keys": keys}, option=orjson.OPT_SORT_KEYS).decode()
-                return cls(required, jwks, issuer, tuple(sorted(str(token) for token in revoked)))
+                ids = tuple(sorted(str(token) for token in revoked))
+                return cls(required, jwks, issuer, ids, _retiring(given.get("retiring") or []))
         raise InvalidInput(Issue("body", "expected jwks, issuer, tokensRequired and revoked"))
+
+
+def _retiring(given: Any) -> tuple[tuple[str, datetime.datetime], ...]:
+    """A server of before does not say any."""
+    try:
+        found = [(str(one["id"]), datetime.datetime.fromisoformat(one["at"])) for one in given]
+    except (TypeError, KeyError, ValueError):
+        raise InvalidInput(Issue("retiring", "expected ids with times")) from None
+    if any(at.tzinfo is None for _, at in found):
+        raise InvalidInput(Issue("retiring", "expected times with a zone"))
+    return tuple(sorted(found))
 
 
 def tokens(rules: AccessRules) -> Document:
@@ -95,20 +129,61 @@ def tokens(rules: AccessRules) -> Document:
     return _document(TOKENS, fields)
 
 
+def placing() -> dict[str, Any]:
+    """Notes which deployment a request is for, behind the token's check: for tokens with a scope only."""
+    place = typed(
+        "envoy.extensions.filters.http.header_to_metadata.v3.Config",
+        request_rules=[
+            {
+                "header": ":path",
+                "on_header_present": {
+                    "metadata_namespace": _PLACE,
+                    "key": key,
+                    "regex_value_rewrite": {"pattern": {"regex": regex}, "substitution": written},
+                },
+            }
+            for key, (regex, written) in _PLACES.items()
+        ],
+    )
+    claim = typed(
+        "envoy.extensions.matching.common_inputs.network.v3.DynamicMetadataInput",
+        filter=_METADATA,
+        path=[{"key": _CLAIMS}, {"key": "dep"}],
+    )
+    there = typed(
+        "envoy.extensions.matching.input_matchers.metadata.v3.Metadata", value={"present_match": True}
+    )
+    scoped = {
+        "single_predicate": {
+            "input": {"name": "scope", "typed_config": claim},
+            "custom_match": {"name": "there", "typed_config": there},
+        }
+    }
+    return only_for(scoped, "podium.place", place)
+
+
 def revoked(rules: AccessRules) -> Document:
-    """Turns tokens away that were taken back before they expire."""
+    """Turns tokens away that were taken back before they expire, and those that were rotated, from their time on: Envoy
+    looks at the clock itself, so that it needs neither agent nor server for it."""
     fields: dict[str, Any] = {}
     if rules.required:
         principals = [_claim("jti", {"string_match": {"exact": token}}) for token in rules.revoked]
-        policies = (
-            {"revoked": {"permissions": [{"any": True}], "principals": principals}} if principals else {}
-        )
+        policies: dict[str, Any] = {}
+        if principals:
+            policies["revoked"] = {"permissions": [{"any": True}], "principals": principals}
+        for token, at in rules.retiring:
+            policies[f"revoked since {token}"] = {
+                "permissions": [{"any": True}],
+                "principals": [_claim("jti", {"string_match": {"exact": token}})],
+                "condition": conditions.condition(conditions.since(at)),
+            }
         fields = {"rules": {"action": "DENY", "policies": policies}}
     return _document(REVOKED, fields)
 
 
 def access(rules: AccessRules, workspaces: Iterable[str]) -> Document:
-    """The workspace in the path must be one of the token's. A workspace that is not listed takes tokens for all."""
+    """The workspace in the path must be one of the token's, or the deployment in it one of its scope. A workspace that
+    is not listed takes tokens for all, and those with a scope in it."""
     if not rules.required:
         return _document(ACCESS, {})
     policies = {
@@ -117,6 +192,8 @@ def access(rules: AccessRules, workspaces: Iterable[str]) -> Document:
             "principals": [{"any": True}],
         },
         "all": _policy([{"any": True}], "*"),
+        "scoped metadata": _scoped(_reading(), "metadata"),
+        "scoped predict": _scoped({"not_rule": _reading()}, "predict"),
         f"workspace {DEFAULT_WORKSPACE}": _policy(
             [_path({"prefix": "/v2/models/"}), _path({"prefix": f"/ws/{DEFAULT_WORKSPACE}/"})],
             DEFAULT_WORKSPACE,
@@ -132,10 +209,41 @@ def open_access() -> AccessRules:
     return AccessRules(False, '{"keys":[]}', "podium", ())
 
 
+def _scoped(permission: dict[str, Any], verb: str) -> dict[str, Any]:
+    """Tokens whose scope names the deployment that the path names, and the verb."""
+    named = conditions.metadata(_METADATA, _CLAIMS, "dep")
+    covers = [conditions.is_in(conditions.metadata(_PLACE, key), named) for key in _PLACES]
+    # A note that is missing is an error to CEL, and an error is no permission.
+    can = _claim("can", {"list_match": {"one_of": {"string_match": {"exact": verb}}}})
+    scope = _claim("dep", {"present_match": True})
+    return {
+        "permissions": [permission],
+        "principals": [{"and_ids": {"ids": [scope, can, _claim("role", _ROLE)]}}],
+        "condition": conditions.condition(conditions.either(*covers)),
+    }
+
+
+def _reading() -> dict[str, Any]:
+    """Asks about a model, and nothing of it: GET and HEAD, and the calls of gRPC that are no predictions."""
+    methods = [{"header": {"name": ":method", "string_match": {"exact": name}}} for name in ("GET", "HEAD")]
+    namespace, key = METHOD_NOTE
+    said = {"filter": namespace, "path": [{"key": key}]}
+
+    def call(value: dict[str, Any]) -> dict[str, Any]:
+        return {"sourced_metadata": {"metadata_matcher": {**said, "value": value}}}
+
+    predictions = [call({"string_match": {"exact": name}}) for name in _GRPC_PREDICTIONS]
+    asks = {
+        "and_rules": {
+            "rules": [call({"present_match": True}), {"not_rule": {"or_rules": {"rules": predictions}}}]
+        }
+    }
+    return {"or_rules": {"rules": [*methods, asks]}}
+
+
 def _policy(permissions: list[dict[str, Any]], workspace: str) -> dict[str, Any]:
-    role = {"or_match": {"value_matchers": [{"string_match": {"exact": name}} for name in ROLES]}}
     held = _claim("ws", {"list_match": {"one_of": {"string_match": {"exact": workspace}}}})
-    return {"permissions": permissions, "principals": [{"and_ids": {"ids": [held, _claim("role", role)]}}]}
+    return {"permissions": permissions, "principals": [{"and_ids": {"ids": [held, _claim("role", _ROLE)]}}]}
 
 
 def _path(match: dict[str, Any]) -> dict[str, Any]:

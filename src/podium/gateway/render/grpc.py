@@ -24,6 +24,8 @@ _HOW = f"name it in the header {DEPLOYMENT_HEADER}: [WORKSPACE/]NAME, or in the 
 # Notes between the two filters stand in the request's metadata, which no client can write: `call` on every call, then
 # `method` and `base` (the path of its Deployment), `guessed` where the authority named it, `bridged` once it is plain.
 _NOTES = "podium.grpc"
+METHOD_NOTE = (_NOTES, "method")
+"""Where the call's name stands for the filters between the two, such as `ModelInfer`: namespace and key."""
 
 _NAMING = f"""
 local NAME = "([a-z][a-z0-9%-]*)"

@@ -3,11 +3,11 @@
 from typing import Any
 
 from podium.gateway.render import grpc, streams, v1
-from podium.gateway.render.access import CALLER_HEADER, FILTERS
+from podium.gateway.render.access import CALLER_HEADER, FILTERS, placing
 from podium.gateway.render.document import Document, document, fragment, typed
 from podium.gateway.render.problem import local_replies
 from podium.gateway.render.routes import DEFAULT_MAX_BODY, ROUTE_TABLE
-from podium.gateway.settings import ROUTES, GatewaySettings, Layout
+from podium.gateway.settings import ACCESS, REVOKED, ROUTES, TOKENS, GatewaySettings, Layout
 
 STAT_PREFIX = "podium"
 """Statistics of the listener's side are `http.podium.*`."""
@@ -102,16 +102,10 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
         grpc.naming(),
         v1.paths(),
         streams.without_timeout(),
-        *(
-            {
-                "name": name,
-                "config_discovery": {
-                    "config_source": watched(settings.layout, kind),
-                    "type_urls": [f"type.googleapis.com/{type_name}"],
-                },
-            }
-            for kind, (name, type_name) in FILTERS.items()
-        ),
+        _delivered(settings, TOKENS),
+        placing(),
+        _delivered(settings, REVOKED),
+        _delivered(settings, ACCESS),
         {"name": "envoy.filters.http.buffer", "typed_config": buffer},
         *grpc.bridging(),
         {
@@ -119,3 +113,15 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
             "typed_config": typed("envoy.extensions.filters.http.router.v3.Router"),
         },
     ]
+
+
+def _delivered(settings: GatewaySettings, kind: str) -> dict[str, Any]:
+    """A filter whose configuration comes by itself."""
+    name, type_name = FILTERS[kind]
+    return {
+        "name": name,
+        "config_discovery": {
+            "config_source": watched(settings.layout, kind),
+            "type_urls": [f"type.googleapis.com/{type_name}"],
+        },
+    }

@@ -15,6 +15,7 @@ _TITLES = {
     "forbidden": "Forbidden",
     "tooLarge": "Body too large",
     "timeout": "Timed out",
+    "rateLimited": "Too many requests",
     "invalid": "Bad request",
 }
 
@@ -45,7 +46,7 @@ def answer(code: str, status: int, detail: str, **more: str) -> dict[str, Any]:
 
 def local_replies() -> dict[str, Any]:
     """Envoy's `local_reply_config`. Its words are kept as the detail; a direct response keeps its own body."""
-    revoked = "response.code_details.startsWith('rbac_access_denied_matched_policy[revoked]')"
+    revoked = "response.code_details.startsWith('rbac_access_denied_matched_policy[revoked')"
     return {
         "mappers": [
             {
@@ -54,6 +55,21 @@ def local_replies() -> dict[str, Any]:
                     "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
                     "content_type": MEDIA_TYPE,
                 },
+            },
+            {
+                # A Route's declared answer, which is its own body too.
+                "filter": _when("response.headers['x-podium-fallback'] == 'answer'"),
+                "body_format_override": {
+                    "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
+                    "content_type": "application/json",
+                },
+            },
+            {
+                "filter": _status(429),
+                "body_format_override": _format(
+                    "rateLimited",
+                    "over the limit of requests of this route; retry-after says when to come back",
+                ),
             },
             {
                 "filter": _when(revoked),
@@ -71,7 +87,10 @@ def local_replies() -> dict[str, Any]:
             },
             {
                 "filter": _status(403),
-                "body_format_override": _format("forbidden", "the token is not for this workspace"),
+                "body_format_override": _format(
+                    "forbidden",
+                    "the token is not for this workspace, or its scope is without this deployment or verb",
+                ),
             },
             {
                 "filter": _status(413),
