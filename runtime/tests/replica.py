@@ -121,12 +121,12 @@ class Replica:
         document = json.loads(config.read_text())
         passed: tuple[int, ...] = ()
         listener = None
-        if listen is None:
+        if listen is None or "hold" in listen:
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             listener.bind(self.address)
             listener.listen(1024)
             passed = (listener.fileno(),)
-            listen = {"fd": listener.fileno()}
+            listen = {**(listen or {}), "fd": listener.fileno()}
         elif "uds" in listen:
             self.address = listen["uds"]
         document["listen"] = listen

@@ -33,7 +33,7 @@ CONFIG.json names the model's folder, its manifest with the digest that was appr
 
   {"served": {"name": "churn", "version": "3", "workspace": "default", "revision": "churn-00002"},
    "modelPath": "/path/to/folder", "manifestPath": "/path/to/manifest.json", "manifestDigest": "sha256:...",
-   "listen": {"fd": 3} or {"uds": "/path/to/socket"} or {"host": "127.0.0.1", "port": 0}}
+   "listen": {"fd": 3[, "hold": true]} or {"uds": "/path/to/socket"} or {"host": "127.0.0.1", "port": 0}}
 
 Optional, with defaults: batch {"maxSize": 64, "maxDelayMs": 0}, queue {"maxLength": 1024}, maxBodyBytes 16777216,
 maxTensorElements 16777216, maxStreams 16, warmup {"requests": 1, "example": null}, drainSeconds 20,

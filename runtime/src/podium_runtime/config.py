@@ -33,6 +33,8 @@ class Listen:
     uds: str | None = None
     host: str | None = None
     port: int | None = None
+    hold: bool = False
+    """Accept nobody before the model is ready: who connects earlier waits. With a descriptor only."""
 
 
 @dataclass(frozen=True)
@@ -138,15 +140,18 @@ class _Reader:
         )
 
     def listen(self) -> Listen:
-        listen = self.child("listen", required=True).only("fd", "uds", "host", "port")
-        if "fd" in listen.document and len(listen.document) == 1:
-            return Listen(fd=listen.whole("fd", default=None, least=0))
+        listen = self.child("listen", required=True).only("fd", "hold", "uds", "host", "port")
+        if "fd" in listen.document and set(listen.document) <= {"fd", "hold"}:
+            hold = listen.document.get("hold", False)
+            if not isinstance(hold, bool):
+                raise ConfigInvalid(f"{listen.at('hold')}: expected true or false, got {hold!r}")
+            return Listen(fd=listen.whole("fd", default=None, least=0), hold=hold)
         if "uds" in listen.document and len(listen.document) == 1:
             return Listen(uds=listen.text("uds"))
         if set(listen.document) == {"host", "port"}:
             return Listen(host=listen.text("host"), port=listen.whole("port", default=None, least=0))
         raise ConfigInvalid(
-            'listen: expected one of {"fd": N}, {"uds": PATH} or {"host": HOST, "port": PORT}'
+            'listen: expected one of {"fd": N} (and "hold"), {"uds": PATH} or {"host": HOST, "port": PORT}'
         )
 
     def only(self, *known: str) -> "_Reader":

@@ -1,8 +1,9 @@
 """One replica's process: sockets, start, drain.
 
 Called by `__main__`. HTTP is served first, so that liveness answers while the model loads; readiness follows loading
-and warm-up. SIGTERM drains: not ready any more, no new connections, everything received is answered with `Connection:
-close`, then the process ends.
+and warm-up. With `listen.hold` it is the other way round: a replica that a request started accepts that request when
+it can answer it. SIGTERM drains: not ready any more, no new connections, everything received is answered with
+`Connection: close`, then the process ends.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from podium_runtime.config import Config, Listen
 from podium_runtime.core import Dataplane
 from podium_runtime.errors import ConfigInvalid, NotReady
 from podium_runtime.http.listener import HttpServer
+from podium_runtime.http.waiting_line import take_over
 from podium_runtime.jobs import Limits
 from podium_runtime.loading import load, warm_up
 from podium_runtime.metrics import Metrics
@@ -28,6 +30,8 @@ from podium_runtime.probing import probe_rows
 from podium_runtime.watchdog import Watchdog
 
 BACKLOG = 4096
+# Requests of those who waited for the model that are let in at once, where a batch does not take more.
+TAKEN_OVER_AT_ONCE = 8
 # A connection that was silent for this long while draining is taken to have nothing under way.
 QUIET_SECONDS = 0.5
 
@@ -114,16 +118,17 @@ class Replica:
 
         Raises DigestMismatch or ModelUnusable when the model cannot be served.
         """
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(self._http.accept, sock=self._socket, backlog=BACKLOG)
+        assert self._config.listen is not None  # noqa: S101 - `serve` has asked
+        server = None if self._config.listen.hold else await self._accept()
         self._http.watch(self._config.request_timeout_seconds)
         stopping = asyncio.create_task(self._stop.wait())
-        opening = asyncio.create_task(self._open())
+        opening = asyncio.create_task(self._open_held() if server is None else self._open())
         log.info("listening", extra={"address": _address(self._socket), "pid": os.getpid()})
         try:
             await asyncio.wait({stopping, opening}, return_when=asyncio.FIRST_COMPLETED)
             if opening.done() and not stopping.done():
                 opening.result()
+                server = server or await self._accept()
                 if self._config.watchdog_seconds:
                     self._watchdog.start()
                 await stopping
@@ -132,9 +137,20 @@ class Replica:
             self._watchdog.stop()
             opening.cancel()
             stopping.cancel()
-            server.close()
+            if server is not None:
+                server.close()
             await self._http.close()
         return self._batcher.stop()
+
+    async def _open_held(self) -> None:
+        await self._open()
+        most = max(TAKEN_OVER_AT_ONCE, 2 * self._config.batch_max_size)
+        waited = await take_over(self._socket, self._http, min(most, self._config.queue_max_length))
+        log.info("took over", extra={"connections": waited})
+
+    async def _accept(self) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        return await loop.create_server(self._http.accept, sock=self._socket, backlog=BACKLOG)
 
     async def _open(self) -> None:
         started = time.monotonic()
@@ -153,7 +169,7 @@ class Replica:
             "ready", extra={"revision": self._config.served.revision, "flavor": loaded.flavor, **seconds}
         )
 
-    async def _drain(self, server: asyncio.Server) -> None:
+    async def _drain(self, server: asyncio.Server | None) -> None:
         """Answer what was received, then return; after drainSeconds refuse what is left."""
         started = time.monotonic()
         self._core.drain()
@@ -167,7 +183,8 @@ class Replica:
             with contextlib.suppress(OSError):
                 os.unlink(self._config.listen.uds)
         await asyncio.sleep(0.01)
-        server.close()
+        if server is not None:
+            server.close()
         deadline = started + self._config.drain_seconds
         while self._busy() and time.monotonic() < deadline:  # noqa: ASYNC110 - silence has no event
             await asyncio.sleep(0.01)

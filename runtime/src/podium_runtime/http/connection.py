@@ -62,6 +62,11 @@ class Connection(asyncio.Protocol):
         self._deaf = False
         """Whether what still comes is thrown away: the connection is about to end."""
 
+    @property
+    def latest(self) -> Exchange | None:
+        """The request that arrived last, in part or whole; None before the first."""
+        return getattr(self, "_latest", None)
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
