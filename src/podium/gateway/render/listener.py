@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from podium.gateway.render import grpc, streams, v1
+from podium.gateway.render import fallback, grpc, limits, protection, streams, v1
 from podium.gateway.render.access import CALLER_HEADER, FILTERS, placing
+from podium.gateway.render.cascade import CASCADE_HEADER
 from podium.gateway.render.document import Document, document, fragment, typed
+from podium.gateway.render.mirror import SHADOW_HEADER
 from podium.gateway.render.problem import local_replies
 from podium.gateway.render.routes import DEFAULT_MAX_BODY, ROUTE_TABLE
 from podium.gateway.settings import ACCESS, REVOKED, ROUTES, TOKENS, GatewaySettings, Layout
@@ -19,7 +21,7 @@ _HTTP2 = {
     "initial_connection_window_size": 8 * 2**20,
 }
 """Requests under way on one connection, and the bytes that a client may send ahead of what is read."""
-_OURS = (CALLER_HEADER, "x-podium-route")
+_OURS = (CALLER_HEADER, CASCADE_HEADER, SHADOW_HEADER, "x-podium-route")
 """Headers that only the gateway says: filters, routes and replicas believe them."""
 
 
@@ -106,7 +108,10 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
         placing(),
         _delivered(settings, REVOKED),
         _delivered(settings, ACCESS),
+        limits.limiting(),
+        fallback.answering(),
         {"name": "envoy.filters.http.buffer", "typed_config": buffer},
+        protection.adapting(),
         *grpc.bridging(),
         {
             "name": "envoy.filters.http.router",
