@@ -9,6 +9,7 @@ from podium.cli.commands import (
     demonstration,
     diagnosis,
     information,
+    load,
     local,
     models,
     objects,
@@ -33,7 +34,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings=HELP,
     )
-    for part in (local, diagnosis, applying, objects, rollouts, records, predictions):
+    for part in (local, diagnosis, applying, objects, rollouts, records, predictions, load):
         part.register(app)
     app.add_typer(models.build(), name="model")
     app.add_typer(tokens.build(), name="token")

@@ -3,7 +3,7 @@
     profiler   one profile from request to result; the API's `Profiler`
     replica    the replica that is measured, in its version's environment and box
     inputs     bodies of requests: given rows, the model's own example, or made up from the signature
-    load       requests over a Unix socket, in a process of its own so that the server's threads do not disturb it
 
+The requests are asked by `podium.load`, in a process of its own so that the server's threads do not disturb it.
 What to measure next and what to propose is `planning.profiles`.
 """

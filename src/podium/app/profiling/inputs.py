@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from podium.load.bodies import SEED, made_up_value
 from podium.resources.errors import InvalidInput, Issue
 from podium.resources.manifest import Manifest, Signature, TensorSpec
 
@@ -19,8 +20,6 @@ _MADE_UP_ROWS = 64
 _MOST_ELEMENTS = 50_000_000
 _MAX_EXAMPLE = 16 * 2**20
 _MLFLOW_EXAMPLE = "serving_input_example.json"
-_TEXT = "the quick brown fox jumps over the lazy dog"
-_SEED = 20
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def found_or_made_up(manifest: Manifest, signature: Signature | None, folder: Pa
 
 def made_up(signature: Signature) -> Inputs:
     """Random values of the right types and shapes, the same in every run; every free size is 1."""
-    chance = random.Random(_SEED)  # noqa: S311 - inputs for a measurement
+    chance = random.Random(SEED)  # noqa: S311 - inputs for a measurement
     by_row = works_by_row(signature)
     tensors = []
     for spec in signature.inputs:
@@ -126,21 +125,11 @@ def made_up(signature: Signature) -> Inputs:
             raise InvalidInput(
                 Issue("rows", f"an input {spec.name} of {length} values is too large to make up")
             )
-        values = [[_value(spec.datatype, chance) for _ in range(length)] for _ in range(rows)]
+        values = [[made_up_value(spec.datatype, chance) for _ in range(length)] for _ in range(rows)]
         tensors.append(Tensor(spec.name, spec.datatype, shape, values))
     if not tensors:
         raise InvalidInput(Issue("rows", "the signature names no input that is needed; give real ones"))
     return Inputs(tensors, "made up", by_row)
-
-
-def _value(datatype: str, chance: random.Random) -> Any:
-    if datatype == "BOOL":
-        return chance.random() < 0.5
-    if datatype == "BYTES":
-        return _TEXT
-    if datatype.startswith("FP") or datatype == "BF16":
-        return round(chance.gauss(0, 1), 4)
-    return chance.randint(0, 9)
 
 
 def _columns(signature: Signature | None, rows: Sequence[Any]) -> dict[str, Any]:

@@ -13,14 +13,16 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from podium.app.preparation import Prepared, Preparing
-from podium.app.profiling.driver import Driver
 from podium.app.profiling.inputs import Inputs, found_or_made_up, given
 from podium.app.profiling.replica import Bench, ReplicaEnded, Running, held_memory
+from podium.load.driver import Driver, DriverFailed, Job
+from podium.load.generator import Found
+from podium.load.requests import request_bytes
 from podium.planning import profiles
 from podium.registry.blobs import BlobStore
 from podium.resources.errors import InvalidInput, Issue, PodiumError, Refused, Unavailable
@@ -37,6 +39,7 @@ _MAX_BODY = 12 * 2**20
 _LONGEST_SETTLE = 0.5
 _CHECK_CONNECTIONS = 256
 _FEW = 100
+_OK = 200
 _STOP_SECONDS = 60.0
 _SIGN_OF_LIFE_SECONDS = 1.0
 Say = Callable[[str], None]
@@ -247,12 +250,12 @@ class _Measuring:
     def _warm_up(self, driver: Driver, replica: Running, inputs: Inputs, budget: profiles.Budget) -> None:
         """First calls are slower than all others; and inputs that the model refuses show here."""
         answer, _ = self._ask(driver, replica, self._job(replica, inputs, 1), min(1.0, budget.batch))
-        if answer["status"] and not answer["requests"]:
+        if answer.samples and not answer.statuses[_OK]:
+            status, words = next(iter(answer.samples.items()))
             raise InvalidInput(
                 Issue(
                     "rows",
-                    f"the model does not answer the inputs that were {inputs.source}: HTTP {answer['status']} "
-                    f"{_words(answer['error'])}",
+                    f"the model does not answer the inputs that were {inputs.source}: HTTP {status} {_words(words)}",
                 ),
                 next_step="give rows that it takes: --rows FILE",
             )
@@ -278,7 +281,7 @@ class _Measuring:
         while (count := profiles.next_connections(points, self.p99_ms, budget.load)) is not None:
             if points and self._left() < budget.reserved:
                 break
-            job = self._job(replica, inputs, 1) | {"connections": count}
+            job = replace(self._job(replica, inputs, 1), connections=count)
             point = self._point(driver, replica, job, 1, budget.load)
             points.append(point)
             self.saying.say(
@@ -292,7 +295,9 @@ class _Measuring:
         points: list[ProfilePoint] = []
         while (rate := profiles.next_check(points, load, self.p99_ms)) is not None and self._left() > 0.5:
             seconds = profiles.Budget(self.request.budget).check(self._left(), len(points))
-            job = self._job(replica, inputs, 1) | {"connections": _CHECK_CONNECTIONS, "rate": rate}
+            job = replace(
+                self._job(replica, inputs, 1), connections=_CHECK_CONNECTIONS, rate=rate, random=True
+            )
             point = self._point(driver, replica, job, 1, seconds)
             points.append(point)
             held = "held" if profiles.holds(point, self.p99_ms) else "did not hold"
@@ -304,32 +309,28 @@ class _Measuring:
 
     # --- one measurement --------------------------------------------------------------------------------------
 
-    def _job(self, replica: Running, inputs: Inputs, rows: int) -> dict[str, Any]:
+    def _job(self, replica: Running, inputs: Inputs, rows: int) -> Job:
         first = inputs.body(rows)
         count = max(1, min(_MAX_BODIES, inputs.count, _MAX_BODY_BYTES // len(first)))
         bodies = [first, *(inputs.body(rows, rows * index) for index in range(1, count))]
-        return {
-            "socket": replica.socket, "path": replica.path, "bodies": bodies, "connections": 1, "rate": None,
-        }  # fmt: skip
+        requests = [request_bytes(replica.path, "replica", body=body.encode()) for body in bodies]
+        return Job(place={"unix": replica.socket}, requests=requests, connections=1, seconds=0.0)
 
-    def _point(
-        self, driver: Driver, replica: Running, job: dict[str, Any], rows: int, seconds: float
-    ) -> ProfilePoint:
+    def _point(self, driver: Driver, replica: Running, job: Job, rows: int, seconds: float) -> ProfilePoint:
         answer, memory = self._ask(driver, replica, job, seconds)
-        if answer["failed"]:
+        if answer.failed:
             seen = self.bench.look(replica.name)
             if seen.phase == "Exited":
                 raise ReplicaEnded("the replica ended while it was measured", seen)
+        took, requests = answer.latencies, answer.statuses[_OK]
         return ProfilePoint(
-            rows=rows, connections=job["connections"], rate=job["rate"], requests=answer["requests"],
-            failed=answer["failed"], seconds=round(answer["seconds"], 3),
-            per_second=round(answer["requests"] / answer["seconds"], 3), p50_ms=round(1000 * answer["p50"], 3),
-            p99_ms=round(1000 * answer["p99"], 3), max_ms=round(1000 * answer["max"], 3), memory=memory,
+            rows=rows, connections=job.connections, rate=job.rate, requests=requests,
+            failed=answer.failed, seconds=round(answer.seconds, 3),
+            per_second=round(requests / answer.seconds, 3), p50_ms=round(1000 * took.quantile(0.5), 3),
+            p99_ms=round(1000 * took.quantile(0.99), 3), max_ms=round(1000 * took.most, 3), memory=memory,
         )  # fmt: skip
 
-    def _ask(
-        self, driver: Driver, replica: Running, job: dict[str, Any], seconds: float
-    ) -> tuple[dict[str, Any], int]:
+    def _ask(self, driver: Driver, replica: Running, job: Job, seconds: float) -> tuple[Found, int]:
         """The driver's answer, and the most memory that the replica held meanwhile."""
         settle = min(_LONGEST_SETTLE, 0.2 * seconds)
         most = 0
@@ -339,7 +340,10 @@ class _Measuring:
             most = max(most, held_memory(replica.pid))
             self.saying.check()
 
-        answer = driver.run({**job, "settle": settle, "seconds": seconds - settle}, tick)
+        try:
+            answer = driver.run(replace(job, settle=settle, seconds=seconds - settle), tick)
+        except DriverFailed as error:
+            raise Unavailable(str(error), next_step="profile again") from None
         tick()
         self.memory_peak = max(self.memory_peak, most)
         return answer, most

@@ -50,11 +50,20 @@ def predict(
         if row:
             inputs: Any = _as_inputs(client, deployment, session.place, [_values(text) for text in row])
         else:
-            given = _parsed(data, "--data") if data is not None else _parsed(_content(file), str(file))
-            is_rows = isinstance(given, list) and not (given and isinstance(given[0], dict))
-            inputs = _as_inputs(client, deployment, session.place, given) if is_rows else _tensors(given)
+            text, source = (data, "--data") if data is not None else (_content(file), str(file))
+            inputs = inputs_of(client, deployment, session.place, text, source)
         answer = client.predict(deployment, inputs)
     emit(session, answer, lambda: _show(answer))
+
+
+def inputs_of(client: "Client", deployment: str, workspace: str, text: str, source: str) -> Any:
+    """What a person gave as JSON, as `Client.predict` takes it: rows become the tensors that the model takes.
+
+    Raises InvalidInput naming `source`.
+    """
+    given = _parsed(text, source)
+    is_rows = isinstance(given, list) and not (given and isinstance(given[0], dict))
+    return _as_inputs(client, deployment, workspace, given) if is_rows else _tensors(given)
 
 
 def _content(file: Path | None) -> str:
@@ -121,7 +130,7 @@ def _as_inputs(client: "Client", deployment: str, workspace: str, rows: Sequence
             raise InvalidInput(
                 Issue(f"--row {number + 1}", f"expected {width} values as in the first row, got {len(item)}")
             )
-    inputs = _metadata(client, deployment, workspace).get("inputs") or []
+    inputs = metadata(client, deployment, workspace).get("inputs") or []
     if len(inputs) == 1 and len(inputs[0].get("shape", [])) != 1:
         return {inputs[0]["name"]: rows}
     if not inputs:
@@ -142,7 +151,7 @@ def _column(rows: Sequence[list[Any]], index: int, tensor: dict[str, Any]) -> li
     return [[value] for value in column] if len(tensor.get("shape", [])) == 2 else column
 
 
-def _metadata(client: "Client", deployment: str, workspace: str) -> dict[str, Any]:
+def metadata(client: "Client", deployment: str, workspace: str) -> dict[str, Any]:
     """What the Deployment takes, as its gateway says: a token that may only predict may ask for it."""
     from podium.cli.installation import ask
 
