@@ -52,6 +52,8 @@ class Dormant:
     """Starts in a row that may end before anybody was accepted; connections wait through all of them."""
     final: tuple[int, ...] = ()
     """Exit codes after which another start would end alike."""
+    question: str = "GET / HTTP/1.1\r\nHost: replica\r\nConnection: close\r\n\r\n"
+    """Something that the program answers: how it is seen that it accepts while many wait."""
 
 
 @dataclass(frozen=True)
@@ -322,6 +324,7 @@ def _document(folder: Path, program: Program) -> dict[str, Any]:
 def _dormant_document(dormant: Dormant) -> dict[str, Any]:
     return {
         "startTimeout": dormant.start_timeout, "attempts": dormant.attempts, "final": list(dormant.final),
+        "question": dormant.question,
     }  # fmt: skip
 
 

@@ -112,7 +112,7 @@ class Supervisor:
             self._start(listener)
             self._watch()
             return
-        self._dormancy = Dormancy(self._spec["dormant"], listener)
+        self._dormancy = Dormancy(self._spec["dormant"], self._spec["socket"], listener)
         while self._sleep(self._dormancy):
             self._dormancy.begin()
             self._start(listener)
@@ -147,10 +147,12 @@ class Supervisor:
         if dormancy.look(now):
             self._state["phase"] = "running"
             self._save()
-            if self._stop_later:
-                self._stop()
         elif dormancy.is_late(now):
             self._end(dormancy.late_words)
+        if self._stop_later and not dormancy.somebody_waits():
+            self._stop_later = False
+            dormancy.release()
+            self._stop()
 
     def _may_try_again(self, dormancy: Dormancy) -> bool:
         """The program has ended. If that was while it started, the next one takes over who waits."""
@@ -348,12 +350,10 @@ class Supervisor:
             grace, self._why_stopped = float(asked["grace"]), asked["why"]
         kill_at = time.monotonic() + grace
         self._kill_at = kill_at if self._kill_at is None else min(kill_at, self._kill_at)
-        if self._dormancy is not None:
-            if not self._dormancy.has_accepted:
-                # Requests wait for it: it is told when it has taken them, and answers them while it drains.
-                self._stop_later = True
-                return
-            self._dormancy.release()
+        if self._dormancy is not None and self._dormancy.is_held:
+            # Requests wait for it: it is told when it has taken them, and answers them while it drains.
+            self._stop_later = True
+            return
         if self._state["phase"] != "stopping":
             self._state["phase"] = "stopping"
             self._save()
