@@ -107,10 +107,13 @@ class Admin:
         ]
         return [(address["address"], int(address["port_value"])) for address in addresses]
 
-    async def statistics(self, pattern: str) -> list[dict[str, Any]]:
+    async def statistics(self, pattern: str, *, detailed: bool = False) -> list[dict[str, Any]]:
         """Statistics whose full names match, as Envoy's JSON: `name` and `value`, and histograms with cumulative
-        buckets."""
+        buckets. detailed: only what has ever been counted, and histograms with the bins in which Envoy itself keeps
+        them (two significant digits)."""
         query = {"format": "json", "histogram_buckets": "cumulative", "filter": pattern}
+        if detailed:
+            query |= {"histogram_buckets": "detailed", "usedonly": ""}
         given = (await self._get("/stats", query)).content
         return list(json.loads(given)["stats"])
 

@@ -20,6 +20,7 @@ from podium.gateway.envoy_process import EnvoyProcess
 from podium.gateway.feed import Feed, Report, Reporter
 from podium.gateway.files import WatchedFiles
 from podium.gateway.fleet import Fleet, Key, WatchedRollout, Wish, route_name
+from podium.gateway.load_report import LoadCounters
 from podium.gateway.loader import Loader, RefusedByEnvoy
 from podium.gateway.render.access import AccessRules
 from podium.gateway.render.buckets import edge_for
@@ -48,6 +49,7 @@ class Agent:
         self._loader = Loader(settings, self._files, self._admin, EnvoyLog(settings.layout.log))
         self._envoy = EnvoyProcess(settings, find_binary(), self._admin)
         self._fleet = Fleet()
+        self._counters = LoadCounters(self._admin)
         self._dirty: set[Key] = set()
         self._listed = False
         self._access: AccessRules | None = None
@@ -331,14 +333,16 @@ class Agent:
                     await self._reporter.report(self._document([]))
                 if not due or self._shifted:
                     self._shifted = False
-                    await self._reporter.report(self._document(await self._samples()))
+                    samples, load = await self._samples(), await self._counted_load()
+                    await self._reporter.report(self._document(samples, load))
+                    self._counters.delivered(load)
                 wait = 0.0
             except Unavailable as error:
                 log.info("the report was not delivered: %s", error.message)
                 wait = _longer(wait)
                 await asyncio.sleep(min(wait, self._settings.heartbeat))
 
-    def _document(self, samples: list[dict[str, Any]]) -> Report:
+    def _document(self, samples: list[dict[str, Any]], load: dict[str, Any] | None = None) -> Report:
         current = self._envoy.current
         rejected = [
             {
@@ -364,7 +368,20 @@ class Agent:
                 "clustersVersion": self._files.version(CLUSTERS),
             },
             samples=samples,
+            load=load,
         )
+
+    async def _counted_load(self) -> dict[str, Any] | None:
+        """The load of all clusters, every other second or so; None if it was just read, or Envoy does not answer."""
+        current = self._envoy.current
+        if current is None or not self._serving.is_set():
+            return None
+        try:
+            load = await self._counters.read(current.epoch)
+        except Unavailable as error:
+            log.info("no load: %s", error.message)
+            return None
+        return load if current is self._envoy.current else None
 
     async def _samples(self) -> list[dict[str, Any]]:
         watched = self._fleet.watched_rollouts()

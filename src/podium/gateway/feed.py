@@ -56,6 +56,8 @@ class Report:
     rejected: Sequence[dict[str, Any]] = ()
     envoy: dict[str, Any] = field(default_factory=dict)
     samples: Sequence[dict[str, Any]] = ()
+    load: dict[str, Any] | None = None
+    """What `load_report` read; None: not read this time."""
 
     def document(self) -> dict[str, Any]:
         """As it goes over the wire."""
@@ -64,6 +66,7 @@ class Report:
             "rejected": list(self.rejected),
             "envoy": self.envoy,
             "samples": list(self.samples),
+            **({"load": self.load} if self.load is not None else {}),
         }
 
 

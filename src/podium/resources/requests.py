@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from podium.resources.load import LoadReport
 from podium.resources.manifest import (
     DatasetReference,
     FileEntry,
@@ -30,6 +31,9 @@ Note = Annotated[str, Field(max_length=16_384)]
 PythonVersion = Annotated[str, Field(pattern=r"^3\.[0-9]{1,2}$")]
 RequirementText = Annotated[str, Field(min_length=1, max_length=1024)]
 MetricName = Annotated[str, Field(min_length=1, max_length=256)]
+ScopeName = Annotated[
+    str, Field(pattern=r"^([a-z]([-a-z0-9]{0,51}[a-z0-9])?/)?[a-z]([-a-z0-9]{0,51}[a-z0-9])?$")
+]
 SourceUri = Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[\x21-\x7e]+( [\x21-\x7e]+)*$")]
 
 
@@ -187,6 +191,17 @@ class TokenRequest(Spec):
         default_factory=lambda: [DEFAULT_WORKSPACE], min_length=1, max_length=100
     )
     lifetime: Annotated[Duration, Field(ge=60, le=365 * 86400)] = 30 * 86400.0
+    deployments: list[ScopeName] | None = Field(default=None, min_length=1, max_length=100)
+    """Good for these deployments and routes only: NAME, in each of the token's workspaces that has it, or
+    WORKSPACE/NAME. For the role `predict`. None: for all of its workspaces."""
+    verbs: list[Literal["predict", "metadata"]] | None = Field(default=None, min_length=1, max_length=2)
+    """What it may do at a gateway: ask a model, or only about it. For the role `predict`. None: both."""
+
+
+class RotateRequest(Spec):
+    """How long the old token is good beside the new one."""
+
+    overlap: Annotated[Duration, Field(ge=0, le=30 * 86400)] = 3600.0
 
 
 class TokenInfo(Status):
@@ -199,6 +214,13 @@ class TokenInfo(Status):
     issued_at: datetime.datetime
     expires_at: datetime.datetime | None = None
     revoked_at: datetime.datetime | None = None
+    deployments: list[str] | None = None
+    """Its scope as WORKSPACE/NAME, WORKSPACE/* or `*`; None: it has none."""
+    verbs: list[str] | None = None
+    retires_at: datetime.datetime | None = None
+    """From then on it counts as revoked, because it was rotated."""
+    rotated_from: str | None = None
+    rotated_to: str | None = None
 
 
 class IssuedToken(Status):
@@ -264,6 +286,8 @@ class GatewayReport(Spec):
     rejected: list[RejectedRoute] = Field(default_factory=list, max_length=10_000)
     envoy: dict[str, Any] = Field(default_factory=dict)
     samples: list[GatewaySample] = Field(default_factory=list, max_length=10_000)
+    load: LoadReport | None = None
+    """None: nothing was counted this time."""
 
 
 class GatewayReceipt(Status):
@@ -274,11 +298,19 @@ class GatewayReceipt(Status):
     """The store's present version."""
 
 
+class RetiringToken(Status):
+    """A token that counts as revoked from a time on, past or to come."""
+
+    id: str
+    at: datetime.datetime
+
+
 class GatewayConfig(Status):
     """What a gateway needs to check tokens by itself."""
 
     jwks: dict[str, Any]
     revoked: list[str]
+    retiring: list[RetiringToken] = Field(default_factory=list)
     issuer: str
     tokens_required: bool
     version: int
