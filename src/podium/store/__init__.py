@@ -5,8 +5,8 @@ the audit trail, samples and tokens, on SQLite or PostgreSQL. Imports `podium.re
     read.py        Read, Snapshot: questions to one snapshot      engine.py     SQLite or PostgreSQL; their errors
     write.py       Write, Apply: one serialised transaction       signals.py    who waits for a commit or for work
     schema.py      migrations/ and how they are run               tables.py     the tables; columns.py their types
-    resources.py, selectors.py, work.py, changes.py, events.py, audit.py, samples.py, gateways.py, aliases.py,
-    tokens.py      the rows and the SQL of one noun each
+    resources.py, selectors.py, work.py, changes.py, events.py, audit.py, samples.py, gateways.py, load.py,
+    aliases.py, tokens.py   the rows and the SQL of one noun each
 """
 
 from podium.store.aliases import AliasRow
@@ -14,6 +14,7 @@ from podium.store.audit import Actor, AuditRow, Subject
 from podium.store.changes import Change
 from podium.store.events import EventRow
 from podium.store.gateways import GatewayRow
+from podium.store.load import LoadRow
 from podium.store.read import Read, Snapshot
 from podium.store.resources import Page
 from podium.store.samples import SampleRow
@@ -31,6 +32,7 @@ __all__ = [
     "EventRow",
     "GatewayRow",
     "Lease",
+    "LoadRow",
     "Page",
     "Pruned",
     "Read",

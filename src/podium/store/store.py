@@ -6,17 +6,18 @@ of each noun. Blocking, and safe for threads.
 
 import contextlib
 import datetime
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import Connection, select, update
 
-from podium.store import changes, events, gateways, places, samples, schema, work
+from podium.store import changes, events, gateways, load, places, samples, schema, work
 from podium.store.audit import Actor
 from podium.store.database import Database
 from podium.store.engine import open_engine
 from podium.store.gateways import GatewayRow
+from podium.store.load import LoadRow
 from podium.store.pages import checked_limit
 from podium.store.places import PlaceRow
 from podium.store.read import Snapshot
@@ -198,6 +199,20 @@ class Store:
         """A gateway that is gone for good."""
         with self._database.writing() as connection:
             gateways.forget(connection, name)
+            load.forget(connection, name)
+
+    def record_load(self, gateway: str, at: float, rows: Sequence[LoadRow]) -> None:
+        """What the gateway counted, told at `at` (seconds since 1970). Rows older than a quarter of an hour go."""
+        with self._database.writing(durable=False) as connection:
+            load.record(connection, self._database.engine, gateway, at, rows)
+
+    def load(
+        self, *, since: float, workspace: str | None = None, deployment: str | None = None
+    ) -> tuple[list[LoadRow], Mapping[str, float]]:
+        """Rows from `since` on, oldest first, and which gateways told their counters since then, and when last; both of
+        one moment."""
+        with self._database.reading() as connection:
+            return load.read(connection, since, workspace, deployment), load.reported(connection, since)
 
     def claim_place(
         self, target: str, *, place: str, description: str, actor: Actor, take_over: bool = False

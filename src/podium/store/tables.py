@@ -167,6 +167,35 @@ gateways = Table(
     Column("detail", Json, nullable=False),
 )
 
+# Cumulative counters of every cluster, as the gateways told them in the last quarter of an hour.
+load = Table(
+    "load",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("at", Float(53), nullable=False, index=True),
+    Column("gateway", PlainText, nullable=False),
+    Column("epoch", PlainText, nullable=False),
+    Column("workspace", PlainText, nullable=False),
+    Column("deployment", PlainText, nullable=False),
+    Column("revision", PlainText, nullable=False),
+    Column("role", PlainText, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+    Column("active", BigInteger, nullable=False),
+    Column("time_ms", Float(53), nullable=False),
+    Column("buckets", Json, nullable=False),
+    Index("ix_load_deployment", "workspace", "deployment", "at"),
+)
+
+# A quiet gateway has nothing to tell but that it looked.
+load_reports = Table(
+    "load_reports",
+    metadata,
+    Column("gateway", PlainText, primary_key=True),
+    Column("at", Float(53), nullable=False),
+)
+
 # Where an alias points now stands in its Model's status; this is how it came there.
 alias_history = Table(
     "alias_history",
