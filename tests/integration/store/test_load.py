@@ -1,0 +1,50 @@
+"""What gateways counted: kept for a quarter of an hour, read by Deployment or all together."""
+
+import dataclasses
+
+from podium.store import LoadRow, Store
+from podium.store.load import KEPT_SECONDS
+
+START = 1_800_000_000.0
+
+
+def row(at: float, requests: int = 1, gateway: str = "g1", **more: str) -> LoadRow:
+    made = LoadRow(
+        at=at, gateway=gateway, epoch="e1", workspace="default", deployment="churn", revision="churn-00001",
+        role="live",
+        requests=requests, errors=1, refused=2, active=3, time_ms=4.5, buckets=[[5.0, 1], [10.0, requests]],
+    )  # fmt: skip
+    return dataclasses.replace(made, **more)
+
+
+def test_rows_come_back_as_they_were_by_workspace_and_deployment(store: Store) -> None:
+    mine, other, elsewhere = row(START), row(START, deployment="price"), row(START, workspace="team")
+    store.record_load("g1", START, [mine, other, elsewhere])
+    later = row(START + 2, 2**40)
+    store.record_load("g1", START + 2, [later])
+    store.record_load("g2", START + 3, [])
+    found, reports = store.load(since=START, workspace="default", deployment="churn")
+    assert found == [mine, later]
+    assert reports == {"g1": START + 2, "g2": START + 3}
+    assert store.load(since=START, workspace="default")[0] == [mine, other, later]
+    assert len(store.load(since=START)[0]) == 4
+    found, reports = store.load(since=START + 2.5)
+    assert (found, reports) == ([], {"g2": START + 3})
+
+
+def test_old_rows_go_with_every_report(store: Store) -> None:
+    for at in range(10):
+        store.record_load("g1", START + at, [row(START + at)])
+    store.record_load("g1", START + 5 + KEPT_SECONDS, [row(START + 5 + KEPT_SECONDS)])
+    found, _ = store.load(since=0)
+    assert [one.at - START for one in found] == [5, 6, 7, 8, 9, 5 + KEPT_SECONDS]
+    assert store.current_version() == 0, "what is counted is no change"
+
+
+def test_a_gateway_that_is_forgotten_takes_its_counters_along(store: Store) -> None:
+    store.record_load("g1", START, [row(START)])
+    store.record_load("g2", START, [row(START, gateway="g2")])
+    store.forget_gateway("g1")
+    found, reports = store.load(since=0)
+    assert [one.gateway for one in found] == ["g2"]
+    assert reports == {"g2": START}
