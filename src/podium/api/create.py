@@ -26,6 +26,7 @@ from podium.api.routes import (
     models,
     objects,
     profiles,
+    published,
     records,
     tokens,
     watch,
@@ -66,7 +67,19 @@ def create_app(services: Services) -> FastAPI:
     checked = [Depends(only_known_parameters)]
     api = APIRouter(prefix=PREFIX, dependencies=checked)
     # What is more than an object comes first: no object's name can hide it.
-    for part in (apply, watch, deployments, models, profiles, records, blobs, tokens, gateways, objects):
+    for part in (
+        apply,
+        watch,
+        deployments,
+        published,
+        models,
+        profiles,
+        records,
+        blobs,
+        tokens,
+        gateways,
+        objects,
+    ):
         api.include_router(part.router())
     api.include_router(health.schemas())
     app.include_router(api)

@@ -19,6 +19,7 @@ from podium.resources import requests
 from podium.resources.kinds import KINDS, Kind
 from podium.resources.profile import Profile, ProfileRequest
 from podium.resources.quantities import Duration, Size
+from podium.resources.route_test import RouteTestRequest, RouteTestResult
 from podium.resources.shape import API_VERSION, Metadata
 
 _REF = "#/components/schemas/"
@@ -31,9 +32,11 @@ _REQUESTS = (
     requests.RolloutActionRequest,
     requests.RollbackRequest,
     requests.TokenRequest,
+    requests.RotateRequest,
     requests.AliasRequest,
     requests.GatewayReport,
     ProfileRequest,
+    RouteTestRequest,
 )
 _ANSWERS = (
     requests.Problem,
@@ -46,6 +49,7 @@ _ANSWERS = (
     requests.GatewayReceipt,
     requests.GatewayConfig,
     Profile,
+    RouteTestResult,
 )
 WATCH_EXAMPLE = (
     'id: 41\nevent: MODIFIED\ndata: {"version":41,"type":"MODIFIED","object":{"kind":"Deployment"}}\n\n'
@@ -63,7 +67,9 @@ _EXAMPLES: dict[str, Any] = {
     },
     "RolloutActionRequest": {"action": "pause"},
     "RollbackRequest": {"revision": "churn-00002"},
+    "RouteTestRequest": {"path": "/infer", "headers": {"x-user": "alice"}},
     "TokenRequest": {"subject": "ci", "role": "edit", "workspaces": ["default"], "lifetime": "7d"},
+    "RotateRequest": {"overlap": "1h"},
     "AliasRequest": {"version": "3"},
     "PushRequest": {"files": [{"path": "model.pkl", "size": 0, "sha256": _SHA}], "alias": "champion"},
     "ImportRequest": {"uri": "models:/churn/3"},

@@ -33,6 +33,7 @@ from podium.control.deployments import DeploymentReconciler
 from podium.control.loop import ControlLoop, Reconciler
 from podium.control.revisions import RevisionReconciler
 from podium.control.rollouts import RolloutReconciler
+from podium.control.routes import RouteReconciler
 from podium.environments.uv import Environments
 from podium.registry.blobs import BlobStore
 from podium.registry.checkout import Checkout
@@ -141,6 +142,7 @@ def _loops(settings: Settings, store: Store, files: _Files, target: ProcessTarge
     steering: list[Reconciler] = [
         DeploymentReconciler(store, runtime_wheel=files.runtime_wheel),
         RolloutReconciler(store),
+        RouteReconciler(store),
     ]
     running: list[Reconciler] = [
         RevisionReconciler(store, targets={"process": target}, preparation=files.preparing)
@@ -231,7 +233,9 @@ def _check_exposure(settings: Settings, store: Store) -> None:
         good = [
             row
             for row in tx.tokens()
-            if row.revoked_at is None and (row.expires_at is None or row.expires_at > now)
+            if row.revoked_at is None
+            and not row.is_retired(now)
+            and (row.expires_at is None or row.expires_at > now)
         ]
         made = [row for row in good if row.created_by != "bootstrap"]
     if not made:

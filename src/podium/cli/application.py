@@ -16,6 +16,7 @@ from podium.cli.commands import (
     predictions,
     records,
     rollouts,
+    routes,
     tokens,
 )
 from podium.cli.session import HELP
@@ -34,7 +35,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings=HELP,
     )
-    for part in (local, diagnosis, applying, objects, rollouts, records, predictions, load):
+    for part in (local, diagnosis, applying, objects, rollouts, routes, records, predictions, load):
         part.register(app)
     app.add_typer(models.build(), name="model")
     app.add_typer(tokens.build(), name="token")

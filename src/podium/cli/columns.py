@@ -80,6 +80,20 @@ def _weight(document: Mapping[str, Any]) -> str:
     return f"{dig(document, 'status.weight') or 0}%"
 
 
+def _destinations(document: Mapping[str, Any]) -> str:
+    """`churn 90%, churn-next 10%` of the last rule, which takes what no other does, and how many there are before."""
+    rules = dig(document, "spec.rules") or [{}]
+    variants = rules[-1].get("to") or []
+    shares = [
+        f"{one.get('deployment')} {one['weight']:g}%"
+        if one.get("weight") is not None
+        else f"{one.get('deployment')}"
+        for one in variants
+    ]
+    before = f" (+{len(rules) - 1} rules)" if len(rules) > 1 else ""
+    return ", ".join(shares) + before
+
+
 def _message(document: Mapping[str, Any]) -> str:
     """Its first line: the last words of a model's log are for `describe`."""
     text = str(dig(document, "status.message") or "").strip()
@@ -118,6 +132,9 @@ _COLUMNS: Mapping[str, Sequence[Column]] = {
         _NAME, Column("STABLE", at("spec.stableRevision")), Column("CANDIDATE", at("spec.candidateRevision")),
         Column("PHASE", _phase), Column("WEIGHT", _weight), Column("FAILED STABLE", _failed("stable")),
         Column("FAILED CANDIDATE", _failed("candidate")), _AGE, _MESSAGE,
+    ),
+    "Route": (
+        _NAME, Column("GOES TO", _destinations), Column("PHASE", _phase), _AGE, _MESSAGE,
     ),
 }  # fmt: skip
 

@@ -27,10 +27,12 @@ from podium.resources.requests import (
     ImportRequest,
     IssuedToken,
     ReplicaLog,
+    RotateRequest,
     TokenInfo,
     TokenRequest,
     WatchEvent,
 )
+from podium.resources.route_test import RouteTestRequest, RouteTestResult
 from podium.resources.shape import DEFAULT_WORKSPACE
 
 T = TypeVar("T")
@@ -151,6 +153,12 @@ class AsyncClient:
         """Gives the traffic to an earlier revision; None: the one before, during a rollout its stable one."""
         return await self._run(operations.rollback(name, revision, self._within(workspace)))
 
+    async def test_route(
+        self, name: str, request: RouteTestRequest, *, workspace: str | None = None
+    ) -> RouteTestResult:
+        """Which Deployment would answer a request by this Route, and why. Nothing is sent to a model."""
+        return await self._run(operations.test_route(name, request, self._within(workspace)))
+
     async def wait(
         self,
         name: str,
@@ -256,13 +264,24 @@ class AsyncClient:
     # Tokens and records
 
     async def create_token(self, subject: str, role: str, **options: Any) -> IssuedToken:
-        """A new token, which is shown this once. options: workspaces, lifetime; see `TokenRequest`."""
+        """A new token, which is shown this once. options: workspaces, lifetime, deployments, verbs; see
+        `TokenRequest`."""
         request = TokenRequest.model_validate({"subject": subject, "role": role, **options})
         return await self._run(operations.create_token(request))
 
     async def tokens(self) -> Sequence[TokenInfo]:
         """All tokens on record."""
         return await self._run(operations.tokens())
+
+    async def token(self, token_id: str) -> TokenInfo:
+        """One token on record. Raises NotFound."""
+        return await self._run(operations.token(token_id))
+
+    async def rotate_token(self, token_id: str, *, overlap: float | str = 3600.0) -> IssuedToken:
+        """A new token for the same subject with the same rights and lifetime; the old one is good for `overlap` more
+        (seconds, or text such as `1h`)."""
+        request = RotateRequest.model_validate({"overlap": overlap})
+        return await self._run(operations.rotate_token(token_id, request))
 
     async def revoke_token(self, token_id: str) -> TokenInfo:
         """Refuses a token from now on, here and at the gateways."""

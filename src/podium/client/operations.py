@@ -13,9 +13,11 @@ from podium.resources.requests import (
     DeleteResult,
     IssuedToken,
     ReplicaLog,
+    RotateRequest,
     TokenInfo,
     TokenRequest,
 )
+from podium.resources.route_test import RouteTestRequest, RouteTestResult
 
 Action = Literal["pause", "resume", "promote", "abort", "retry"]
 _ATTEMPTS = 20
@@ -116,6 +118,13 @@ def rollback(name: str, revision: str | None, workspace: str) -> Operation[Actio
     return ActionResult.model_validate(reply.json())
 
 
+def test_route(name: str, request: RouteTestRequest, workspace: str) -> Operation[RouteTestResult]:
+    """Which Deployment would answer the request."""
+    path = f"{place(KINDS['Route'], workspace, name)}/test"
+    reply = yield from call(Call("POST", path, body=request.model_dump(mode="json", by_alias=True)))
+    return RouteTestResult.model_validate(reply.json())
+
+
 def logs(name: str, replica: str | None, lines: int, workspace: str) -> Operation[list[ReplicaLog]]:
     """The last lines of each replica."""
     query: Query = {"replica": replica, "lines": lines}
@@ -148,9 +157,22 @@ def verify(model: str, version: str, workspace: str) -> Operation[dict[str, Any]
 
 def create_token(request: TokenRequest) -> Operation[IssuedToken]:
     """The token is in the answer, and nowhere else."""
-    body = request.model_dump(mode="json", by_alias=True)
+    body = request.model_dump(mode="json", by_alias=True, exclude_none=True)
     reply = yield from call(Call("POST", "/tokens", body=body))
     return IssuedToken.model_validate(reply.json())
+
+
+def rotate_token(token_id: str, request: RotateRequest) -> Operation[IssuedToken]:
+    """A new token like this one, in the answer and nowhere else."""
+    body = request.model_dump(mode="json", by_alias=True)
+    reply = yield from call(Call("POST", f"/tokens/{segment(token_id)}/rotate", body=body))
+    return IssuedToken.model_validate(reply.json())
+
+
+def token(token_id: str) -> Operation[TokenInfo]:
+    """One token on record."""
+    reply = yield from call(Call("GET", f"/tokens/{segment(token_id)}"))
+    return TokenInfo.model_validate(reply.json())
 
 
 def tokens() -> Operation[list[TokenInfo]]:

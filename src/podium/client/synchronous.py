@@ -26,10 +26,12 @@ from podium.resources.requests import (
     ImportRequest,
     IssuedToken,
     ReplicaLog,
+    RotateRequest,
     TokenInfo,
     TokenRequest,
     WatchEvent,
 )
+from podium.resources.route_test import RouteTestRequest, RouteTestResult
 from podium.resources.shape import DEFAULT_WORKSPACE
 
 T = TypeVar("T")
@@ -149,6 +151,12 @@ class Client:
         """Gives the traffic to an earlier revision; None: the one before, during a rollout its stable one."""
         return self._run(operations.rollback(name, revision, self._within(workspace)))
 
+    def test_route(
+        self, name: str, request: RouteTestRequest, *, workspace: str | None = None
+    ) -> RouteTestResult:
+        """Which Deployment would answer a request by this Route, and why. Nothing is sent to a model."""
+        return self._run(operations.test_route(name, request, self._within(workspace)))
+
     def wait(
         self,
         name: str,
@@ -254,13 +262,24 @@ class Client:
     # Tokens and records
 
     def create_token(self, subject: str, role: str, **options: Any) -> IssuedToken:
-        """A new token, which is shown this once. options: workspaces, lifetime; see `TokenRequest`."""
+        """A new token, which is shown this once. options: workspaces, lifetime, deployments, verbs; see
+        `TokenRequest`."""
         request = TokenRequest.model_validate({"subject": subject, "role": role, **options})
         return self._run(operations.create_token(request))
 
     def tokens(self) -> Sequence[TokenInfo]:
         """All tokens on record."""
         return self._run(operations.tokens())
+
+    def token(self, token_id: str) -> TokenInfo:
+        """One token on record. Raises NotFound."""
+        return self._run(operations.token(token_id))
+
+    def rotate_token(self, token_id: str, *, overlap: float | str = 3600.0) -> IssuedToken:
+        """A new token for the same subject with the same rights and lifetime; the old one is good for `overlap` more
+        (seconds, or text such as `1h`)."""
+        request = RotateRequest.model_validate({"overlap": overlap})
+        return self._run(operations.rotate_token(token_id, request))
 
     def revoke_token(self, token_id: str) -> TokenInfo:
         """Refuses a token from now on, here and at the gateways."""

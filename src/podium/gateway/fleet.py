@@ -121,7 +121,7 @@ class Fleet:
             return Wish(entry)
         live = {arm.revision: arm for arm in entry.live}
         split = [
-            live.get(name) or arm_of(revisions[name], "live", 0)
+            live.get(name) or arm_of(revisions[name], "live", 0, deployment.spec.traffic)
             for name in (rollout.spec.stable_revision, rollout.spec.candidate_revision)
             if name is not None and name in revisions
         ]

@@ -25,7 +25,7 @@ from podium.gateway.render import access
 from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import Document, document
 from podium.gateway.render.listener import listener
-from podium.gateway.render.read_back import clusters_of, entries_of, is_configured, members_of, resources_of
+from podium.gateway.render.read_back import clusters_of, entries_of, is_configured, resources_of
 from podium.gateway.render.routes import EntryRoutes, entry_routes, route_table
 from podium.gateway.render.rules import published_routes
 from podium.gateway.render.weights import over, prefix, read_weights, weights_document, weights_of
@@ -121,9 +121,7 @@ class Loader:
             self._lingering = {name: (content, until) for name, content in known.items()}
             split = read_weights(weights)
             for key, routes in entries_of(table).items():
-                names = clusters_of(routes)
-                names = names.union(*(members_of(known[name]) for name in names if name in known))
-                own = {name: known[name] for name in names if name in known}
+                own = {name: known[name] for name in clusters_of(routes) if name in known}
                 shares = {name: share for name, share in split.items() if name.startswith(f"{prefix(*key)}.")}
                 self._good[key] = Piece(None, own, shares, routes)
         self._files.write(LISTENERS, listener(self._settings))

@@ -6,7 +6,6 @@ keep their proportion within the share of their Deployment, whichever rule a req
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from podium.planning.routing import WHOLE, Arm, RouteEntry
 from podium.planning.sticky import stretches
@@ -20,18 +19,18 @@ Slot = tuple[Arm, int]
 
 @dataclass(frozen=True)
 class CascadePlan:
-    """The larger model, and when it is asked."""
+    """The larger model, and when it is asked. `arms`: those that share its live traffic, with their weights."""
 
     settings: Cascade
-    arm: Arm
+    arms: tuple[Arm, ...]
 
 
 @dataclass(frozen=True)
 class FallbackPlan:
-    """Who is asked next, and what is said in the end. `arms` may be empty where none of them is served."""
+    """Who is asked next, and what is said in the end. `stages`: the arms of each Deployment that somebody serves."""
 
     settings: Fallback
-    arms: tuple[Arm, ...]
+    stages: tuple[tuple[Arm, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,7 @@ class RoutePlan:
         """Arms that need clusters of the Route's own: those in the role `live` have theirs from their Deployment."""
         found: dict[str, Arm] = {}
         for rule in self.rules:
-            arms = [arm for arm, _ in rule.shadows]
-            arms += [rule.cascade.arm] if rule.cascade else []
-            arms += rule.fallback.arms if rule.fallback else ()
-            found.update((arm.cluster, arm) for arm in arms)
+            found.update((arm.cluster, arm) for arm, _ in rule.shadows)
         return tuple(found.values())
 
     @property
@@ -108,9 +104,9 @@ def _rule(rule: Rule, name: str, entries: Mapping[str, RouteEntry], timeout: flo
     absent = {given: _why_absent(given, entries) for given in rule.deployments if not _live(entries, given)}
     cascade, fallback = None, None
     if rule.cascade is not None and rule.cascade.deployment not in absent:
-        cascade = CascadePlan(rule.cascade, _backup(entries[rule.cascade.deployment]))
+        cascade = CascadePlan(rule.cascade, entries[rule.cascade.deployment].live)
     if rule.fallback is not None:
-        nexts = (_backup(entries[given]) for given in rule.fallback.deployments if given not in absent)
+        nexts = (entries[given].live for given in rule.fallback.deployments if given not in absent)
         fallback = FallbackPlan(rule.fallback, tuple(nexts))
     served = [entries[given] for given in rule.deployments if given in entries]
     answering = [variant.deployment for variant in rule.to if variant.deployment not in absent]
@@ -123,7 +119,7 @@ def _rule(rule: Rule, name: str, entries: Mapping[str, RouteEntry], timeout: flo
         sticky=rule.sticky,
         slots=_slots(rule, entries, answering[0]) if answering else (),
         shadows=tuple(
-            (_in_role(shadow_of, "shadow"), basis_points(shadow.percent))
+            (replace(shadow_of, role="shadow", weight=0), basis_points(shadow.percent))
             for shadow in rule.shadow
             if (shadow_of := _largest(entries, shadow.deployment)) is not None
         ),
@@ -178,16 +174,6 @@ def _live(entries: Mapping[str, RouteEntry], name: str) -> tuple[Arm, ...]:
 
 def _largest(entries: Mapping[str, RouteEntry], name: str) -> Arm | None:
     return max(_live(entries, name), key=lambda arm: arm.weight, default=None)
-
-
-def _backup(entry: RouteEntry) -> Arm:
-    """The arm of a Deployment that takes what others hand over: never its candidate while that is judged, because such
-    requests are no random sample."""
-    return _in_role(max(entry.live, key=lambda arm: arm.weight), "backup")
-
-
-def _in_role(arm: Arm, role: Literal["shadow", "backup"]) -> Arm:
-    return replace(arm, role=role, weight=0)
 
 
 def _why_absent(name: str, entries: Mapping[str, RouteEntry]) -> str:

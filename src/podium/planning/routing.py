@@ -9,13 +9,14 @@ from typing import Literal
 
 from podium.resources.deployment import BlueGreenStrategy, RuntimeSettings
 from podium.resources.kinds import Deployment, Revision, Rollout
+from podium.resources.traffic import DeploymentTraffic
 
 WHOLE = 10_000
 """Basis points of all live traffic."""
 
 
-Role = Literal["live", "preview", "direct", "shadow", "backup"]
-"""`shadow`: copies of requests, whose answers nobody gets. `backup`: what another Deployment handed over."""
+Role = Literal["live", "preview", "direct", "shadow"]
+"""`shadow`: copies of requests, whose answers nobody gets."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Arm:
     """Basis points of live traffic; 0 in the other roles."""
     endpoints: tuple[str, ...]
     """`unix:/path` or `http://host:port` of each ready replica."""
+    deployment: str = ""
+    protection: DeploymentTraffic | None = None
     paths: "ServerPaths | None" = None
     """How requests name things in another server; None: as they came, for Podium's own."""
 
@@ -76,7 +79,7 @@ class RouteEntry:
         return tuple(arm for arm in (*self.live, self.preview, self.direct) if arm is not None)
 
 
-def arm_of(revision: Revision, role: Role, weight: int) -> Arm:
+def arm_of(revision: Revision, role: Role, weight: int, protection: DeploymentTraffic | None = None) -> Arm:
     """A revision in a role, with the replicas that answer now."""
     spec = revision.spec
     return Arm(
@@ -86,6 +89,8 @@ def arm_of(revision: Revision, role: Role, weight: int) -> Arm:
         role=role,
         weight=weight,
         endpoints=endpoints_of(revision),
+        deployment=spec.deployment,
+        protection=protection,
         paths=_paths(spec.deployment, spec.version, spec.runtime),
     )
 
@@ -128,7 +133,7 @@ def plan_route(
         revision = revisions.get(name) if name else None
         if revision is None or not endpoints_of(revision):
             return None
-        return arm_of(revision, role, share)
+        return arm_of(revision, role, share, spec.traffic)
 
     stable, candidate = arm(stable_name, "live", WHOLE - weight), arm(candidate_name, "live", weight)
     if candidate is None or weight == 0:

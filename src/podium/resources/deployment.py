@@ -11,6 +11,7 @@ from podium.resources.command import Command, extra_ports, placeholders
 from podium.resources.quantities import Duration, Size
 from podium.resources.scaling import Scaling, ScalingStatus
 from podium.resources.shape import Name, Spec, Status
+from podium.resources.traffic import DeploymentTraffic
 from podium.resources.warmup import Warmup
 
 PREVIEW_HEADER = "x-podium-preview"
@@ -348,6 +349,7 @@ class DeploymentSpec(Spec):
     idempotent: bool = True
     """A prediction may be repeated when a replica dies under it. False gives up in-flight requests there."""
     rollout: RolloutSettings = Field(default_factory=RolloutSettings)
+    traffic: DeploymentTraffic | None = None
     revision_history: Annotated[int, Field(ge=1, le=1000)] = 20
 
     @property

@@ -240,9 +240,23 @@ class Rule(Spec):
         if self.cascade is not None and self.cascade.deployment in served:
             raise ValueError(f"cascade.deployment: {self.cascade.deployment} answers here already")
         if self.fallback is not None:
+            if self.cascade is not None:
+                served.add(self.cascade.deployment)
             both = served & set(self.fallback.deployments)
             if both:
                 raise ValueError(f"fallback.deployments: {min(both)} answers here already")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_are_drawn(self) -> "Rule":
+        staged = "cascade" if self.cascade is not None else ""
+        if self.fallback is not None and self.fallback.deployments:
+            staged = "fallback.deployments"
+        if self.sticky is not None and staged and len(self.to) > 1:
+            raise ValueError(
+                f"sticky: not together with {staged}, where the gateway draws at random for each attempt; a "
+                "fallback.answer goes with it"
+            )
         return self
 
     @property
@@ -279,6 +293,22 @@ class RouteSpec(Spec):
     """None: as for a Deployment without a Route (another replica, where the first refused or broke off)."""
     hedge: Hedge | None = None
     limits: Limits | None = None
+    """Each rule counts by itself."""
+
+    @model_validator(mode="after")
+    def _hedge_stands_alone(self) -> "RouteSpec":
+        if self.hedge is None:
+            return self
+        if self.retries is not None and self.retries.per_try_timeout is not None:
+            raise ValueError(
+                "hedge: not together with retries.perTryTimeout: there the slow attempt is given up"
+            )
+        for number, rule in enumerate(self.rules):
+            if rule.cascade is not None or (rule.fallback is not None and rule.fallback.deployments):
+                raise ValueError(
+                    f"hedge: not together with rules[{number}], which asks other Deployments in turn"
+                )
+        return self
 
     @model_validator(mode="after")
     def _rules_can_be_reached(self) -> "RouteSpec":
@@ -310,3 +340,5 @@ class RouteStatus(Status):
     observed_generation: int = 0
     loaded: bool = False
     """Every gateway that reports has this generation in force."""
+    version: int = 0
+    """A gateway that has loaded this resourceVersion has loaded this generation."""

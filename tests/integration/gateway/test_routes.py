@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
+from podium.planning.route_test import tell
+from podium.planning.routes import plan_published
+from podium.planning.routing import plan_route
 from podium.planning.sticky import place_of
+from podium.resources.kinds import KINDS
+from podium.resources.route_test import RouteTestRequest
 from tests.integration.gateway.conftest import Gateway, until
 from tests.integration.gateway.documents import World, deployment, route
 
@@ -168,6 +173,33 @@ def test_the_first_rule_that_matches_wins(world: World) -> None:
     gateway = started(world, route("front", *RULES)).gateway
     for path, headers, expected in REQUESTS:
         assert answered_by(gateway, f"/v2/models/front{path}", headers=headers) == expected, (path, headers)
+
+
+def test_what_is_told_of_a_request_is_what_happens(world: World) -> None:
+    rules = [*RULES[:-1], split(("churn", 40), ("small", 30), ("big", 30), sticky={"header": "x-user"})]
+    document = route("front", *rules)
+    gateway = started(world, document).gateway
+    names = ("churn", "small", "big")
+    entries = {name: plan_route(*objects(world, name), None) for name in names}
+    plan = plan_published(KINDS["Route"].parse(document), entries)
+    requests = [(path, headers) for path, headers, _ in REQUESTS if headers]
+    requests += [("/infer", {"x-user": f"user-{user}"}) for user in range(100)]
+    for path, headers in requests:
+        told = tell(plan, RouteTestRequest(path=path, headers=headers))
+        if len(told.answering) == 1:
+            assert (
+                answered_by(gateway, f"/v2/models/front{path}", headers=headers)
+                == told.answering[0].deployment
+            )
+        else:
+            assert "x-user" not in headers
+
+
+def objects(world: World, name: str) -> tuple[Any, dict[str, Any]]:
+    """A Deployment and its revisions, as the server has them."""
+    found = world.server.objects
+    revision = KINDS["Revision"].parse(found["Revision", "default", f"{name}-00001"])
+    return KINDS["Deployment"].parse(found["Deployment", "default", name]), {f"{name}-00001": revision}
 
 
 def test_a_request_that_no_rule_matches_is_told_so(world: World) -> None:

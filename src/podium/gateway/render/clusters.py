@@ -10,7 +10,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from podium.gateway.render.document import fragment, seconds, typed
+from podium.gateway.render.mirror import UNDER_WAY
 from podium.gateway.render.paths import upstream_filters
+from podium.gateway.render.protection import breakers, outliers
 from podium.planning.routing import Arm
 from podium.resources.errors import InvalidInput, Issue
 
@@ -18,11 +20,6 @@ CONNECT_TIMEOUT = 2.0
 IDLE_TIMEOUT = 4.0
 """Seconds after which an unused connection to a replica is closed: before the replica does it, so that no request is
 written into a connection that is being closed."""
-_CONNECTIONS = 4000
-"""Per cluster; below the 4,096 that a replica takes, so that none hangs in a queue that nobody reads."""
-_NO_LIMIT = 1_000_000
-_RETRIES = 1_000
-"""Repeated requests under way at once: enough for all that a dying replica had, not for a storm of them."""
 
 
 def cluster(arm: Arm) -> bytes:
@@ -50,17 +47,11 @@ def _cluster(arm: Arm) -> bytes:
                     {"lb_endpoints": [{"endpoint": {"address": address}} for address, _ in addresses]}
                 ],
             },
-            # Envoy's own limits are for a fleet of proxies; here they only turned a replica's death into failures.
-            circuit_breakers={
-                "thresholds": [
-                    {
-                        "max_connections": _CONNECTIONS,
-                        "max_pending_requests": _NO_LIMIT,
-                        "max_requests": _NO_LIMIT,
-                        "max_retries": _RETRIES,
-                    }
-                ]
-            },
+            circuit_breakers=breakers(
+                arm.protection.circuit_breaker if arm.protection else None,
+                most=UNDER_WAY if arm.role == "shadow" else None,
+            ),
+            **outliers(arm.protection.outlier_ejection if arm.protection else None),
             typed_extension_protocol_options={
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(
                     "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from podium.gateway.render.attempts import clusters_of as staged_clusters
 from podium.gateway.render.document import fragment
 from podium.gateway.render.routes import EntryRoutes
 from podium.resources.shape import DEFAULT_WORKSPACE
@@ -62,13 +63,8 @@ def clusters_of(routes: EntryRoutes) -> set[str]:
             names.add(action["cluster"])
         names.update(arm["name"] for arm in action.get("weighted_clusters", {}).get("clusters", ()))
         names.update(policy["cluster"] for policy in action.get("request_mirror_policies", ()))
+        names |= staged_clusters(action)
     return names
-
-
-def members_of(cluster: bytes) -> set[str]:
-    """Names of the clusters that an aggregate of clusters leads to; empty for any other cluster."""
-    config = orjson.loads(cluster).get("cluster_type", {}).get("typed_config", {})
-    return set(config.get("clusters", ()))
 
 
 def _routes(table: bytes) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """The fragments of the route table for one Route: its rules in their order.
 
-Called by `loader`. Calls `routes` for what all routes have. The weights stand in the routes themselves: with a sticky
-key an arm may lie in several places of the line, which weights looked up by the cluster's name cannot say.
+Called by `loader`. Calls `routes` for what all routes have, and `traffic` for what a Route declares beyond its targets.
+The weights stand in the routes themselves: with a sticky key an arm may lie in several places of the line, which
+weights looked up by the cluster's name cannot say.
 """
 
 import re
@@ -10,6 +11,7 @@ from typing import Any
 from podium.gateway.render.document import fragment
 from podium.gateway.render.problem import answer
 from podium.gateway.render.routes import EntryRoutes, Handling, public_path, route_to
+from podium.gateway.render.traffic import standing_in, with_traffic
 from podium.planning.routes import RoutePlan, RulePlan
 from podium.resources.route import Match, StickyKey, TextMatch
 
@@ -38,22 +40,28 @@ def published_routes(plan: RoutePlan) -> EntryRoutes:
 
 def _rule_routes(plan: RoutePlan, rule: RulePlan) -> list[dict[str, Any]]:
     match = _match(public_path(plan.workspace, plan.route), rule.match)
-    if not rule.slots:
-        words = f"route {plan.workspace}/{plan.route}: {rule.unavailable}"
-        return [{"match": match, "direct_response": answer("unavailable", 503, words, route=plan.route)}]
     how = Handling(rule.timeout, rule.idempotent, rule.max_body, _neutral(plan.route))
+
+    def to(match: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
+        return with_traffic(_handed(plan, route_to(match, target, how)), plan, rule)
+
+    if not rule.slots:
+        target = standing_in(rule)
+        if target is not None:
+            return [to(match, target)]
+        words = f"route {plan.workspace}/{plan.route}: {rule.unavailable}"
+        said = answer("unavailable", 503, words, route=plan.route)
+        return [with_traffic({"match": match, "direct_response": said}, plan, rule)]
     sticky = rule.sticky
     if sticky is None or len(rule.slots) == 1:
-        return [_handed(plan, route_to(match, _target(rule), how))]
-    by_key = _handed(
-        plan, route_to(match, {**_target(rule, by_hash=True), "hash_policy": _hash(plan, sticky)}, how)
-    )
+        return [to(match, _target(rule))]
+    by_key = {**_target(rule, by_hash=True), "hash_policy": _hash(plan, sticky)}
     if sticky.cookie is None:
-        return [by_key]
+        return [to(match, by_key)]
     # Without the cookie the other cookies would be the key.
     has = {"name": "cookie", "string_match": {"safe_regex": {"regex": f"(?s){_cookie(sticky.cookie)}"}}}
-    by_key["match"] = {**match, "headers": [*match.get("headers", ()), has]}
-    return [by_key, _handed(plan, route_to(match, _target(rule), how))]
+    with_cookie = {**match, "headers": [*match.get("headers", ()), has]}
+    return [to(with_cookie, by_key), to(match, _target(rule))]
 
 
 def _handed(plan: RoutePlan, route: dict[str, Any]) -> dict[str, Any]:

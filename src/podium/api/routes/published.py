@@ -1,0 +1,72 @@
+"""POST /workspaces/{ws}/routes/{name}/test: which Deployment would answer a request, and why. Nothing is sent."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request
+
+from podium.api.access import ViewerHere, WorkspaceName
+from podium.api.openapi import answer, body
+from podium.api.parameters import ObjectName
+from podium.api.problems import described
+from podium.api.services import Services, services_of
+from podium.api.wire import JSON, read_model
+from podium.planning.route_test import tell
+from podium.planning.routes import plan_published
+from podium.planning.routing import RouteEntry, plan_route
+from podium.resources.kinds import Route
+from podium.resources.route import RouteSpec, RouteStatus, Rule, Variant
+from podium.resources.route_test import RouteTestRequest
+from podium.resources.shape import Metadata, Resource
+from podium.store import Read
+
+App = Annotated[Services, Depends(services_of)]
+
+
+def router() -> APIRouter:
+    """POST .../test."""
+    routes = APIRouter(tags=["Route"])
+
+    async def wanted_test(request: Request, caller: ViewerHere, services: App) -> RouteTestRequest:
+        return await read_model(request, RouteTestRequest, services.settings.limits.document)
+
+    @routes.post(
+        "/workspaces/{workspace}/routes/{name}/test",
+        operation_id="testRoute",
+        summary="Which Deployment would answer a request by this Route (or by a Deployment's own path), and why",
+        response_class=JSON,
+        openapi_extra=body("RouteTestRequest", required=False),
+        responses={200: answer("RouteTestResult"), **described(401, 403, 404, 413)},
+    )
+    def test_route(
+        caller: ViewerHere,
+        wanted: Annotated[RouteTestRequest, Depends(wanted_test)],
+        services: App,
+        workspace: WorkspaceName,
+        name: ObjectName,
+    ) -> JSON:
+        with services.store.read() as tx:
+            route = tx.find("Route", workspace, name) or _own_path(tx, workspace, name)
+            named = {given: _entry(tx, workspace, given) for given in route.spec.deployments}
+        plan = plan_published(route, {given: entry for given, entry in named.items() if entry is not None})
+        return JSON(tell(plan, wanted).model_dump(mode="json", by_alias=True))
+
+    return routes
+
+
+def _own_path(tx: Read, workspace: str, name: str) -> Route:
+    """What a Deployment without a Route of its name does, as a Route. Raises NotFound that speaks of the Route."""
+    if tx.find("Deployment", workspace, name) is None:
+        tx.get("Route", workspace, name)
+    rule = Rule(name="own-path", to=[Variant(deployment=name)])
+    metadata = Metadata(name=name, workspace=workspace)
+    return Resource(kind="Route", metadata=metadata, spec=RouteSpec(rules=[rule]), status=RouteStatus())
+
+
+def _entry(tx: Read, workspace: str, name: str) -> RouteEntry | None:
+    deployment = tx.find("Deployment", workspace, name)
+    if deployment is None:
+        return None
+    status = deployment.status
+    rollout = tx.find("Rollout", workspace, status.rollout) if status.rollout else None
+    revisions = tx.list("Revision", owner_uid=deployment.uid).items
+    return plan_route(deployment, {revision.metadata.name: revision for revision in revisions}, rollout)

@@ -1,0 +1,60 @@
+"""What `podium route test` asks and is told: which Deployment would answer a request, and why."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from podium.resources.shape import Spec, Status
+
+_Text = Annotated[str, Field(max_length=4096)]
+
+
+class RouteTestRequest(Spec):
+    """A request as the gateway would see it; nothing is sent anywhere."""
+
+    path: Annotated[str, Field(pattern=r"^(/[!-~]*)?$", max_length=2048)] = "/infer"
+    """What comes after `/v2/models/ROUTE`, without the query."""
+    headers: dict[str, _Text] = Field(default_factory=dict, max_length=64)
+    query: dict[str, _Text] = Field(default_factory=dict, max_length=64)
+    claims: dict[str, _Text] = Field(default_factory=dict, max_length=8)
+    """Of the caller's token: `sub`, `role`, `jti`."""
+
+    @field_validator("headers")
+    @classmethod
+    def _lower_case(cls, headers: dict[str, str]) -> dict[str, str]:
+        return {name.lower(): value for name, value in headers.items()}
+
+
+class RuleTested(Status):
+    """One rule, in order, up to the one that matched."""
+
+    name: str
+    matched: bool
+    why: str
+
+
+class Answering(Status):
+    """Who may answer. `share` in percent of such requests; 100 where it is certain."""
+
+    deployment: str
+    revision: str
+    version: str
+    share: float
+
+
+class RouteTestResult(Status):
+    """What the gateway does with the request, by the present state of the Route and its Deployments."""
+
+    route: str
+    rules: list[RuleTested] = Field(default_factory=list)
+    rule: str | None = None
+    """The one that matched; None: nobody answers (404)."""
+    sticky: str = ""
+    """What the user is known by, and its place; empty where requests are spread at random."""
+    answering: list[Answering] = Field(default_factory=list)
+    shadows: list[Answering] = Field(default_factory=list)
+    """Who gets a copy; `share` is the share of requests that are copied."""
+    then: list[str] = Field(default_factory=list)
+    """Who is asked after that, and when."""
+    absent: list[str] = Field(default_factory=list)
+    """Deployments of the rule that nobody serves now, with the reason."""

@@ -1,0 +1,104 @@
+"""What a Route may say, and in which words it is refused."""
+
+from typing import Any
+
+import pytest
+
+from podium.resources.errors import InvalidInput
+from podium.resources.kinds import parse_applied
+
+
+def applied(*rules: Any, **spec: Any) -> Any:
+    metadata = {"name": "front"}
+    return parse_applied(
+        {
+            "apiVersion": "podium/v1",
+            "kind": "Route",
+            "metadata": metadata,
+            "spec": {"rules": list(rules), **spec},
+        }
+    )
+
+
+def to(*shares: Any) -> list[dict[str, Any]]:
+    return [{"deployment": name, "weight": weight} for name, weight in shares]
+
+
+def test_the_short_forms() -> None:
+    rule = applied({"match": {"headers": {"x-tier": "gold"}}, "to": "churn"}).spec.rules[0]
+    assert rule.to[0].deployment == "churn"
+    assert rule.match.headers["x-tier"].exact == "gold"
+    assert rule.shares == (10_000,)
+
+
+REFUSED = [
+    ([{"to": to(("a", 50), ("b", 40))}], "spec.rules[0]", "the weights sum to 90 percent; expected 100"),
+    (
+        [{"to": [{"deployment": "a"}, {"deployment": "b"}]}],
+        "spec.rules[0]",
+        "expected a weight for every variant",
+    ),
+    ([{"to": to(("a", 50), ("a", 50))}], "spec.rules[0]", "a is named twice"),
+    ([{"to": to(("a", 33.333), ("b", 66.67))}], "spec.rules[0].to[0].weight", "hundredths of a percent"),
+    ([{"to": "a"}, {"to": "b"}], "spec", "rules[0]: it matches everything"),
+    ([{"to": "a", "match": {}}], "spec.rules[0].match", "leave match out to match everything"),
+    (
+        [{"to": "a", "match": {"headers": {"Host": "x"}}}],
+        "spec.rules[0].match.headers",
+        "lower-case header name",
+    ),
+    ([{"to": "a", "match": {"headers": {"host": "x"}}}], "spec.rules[0].match.headers", "HTTP's own"),
+    (
+        [{"to": "a", "match": {"claims": {"email": "x"}}}],
+        "spec.rules[0].match.claims",
+        "expected one of sub, role, jti",
+    ),
+    (
+        [{"to": "a", "match": {"path": {"regex": "(?=a)"}}}],
+        "spec.rules[0].match.path.regex",
+        "neither look-around",
+    ),
+    (
+        [{"to": "a", "match": {"path": {"regex": "("}}}],
+        "spec.rules[0].match.path.regex",
+        "not a regular expression",
+    ),
+    (
+        [{"to": "a", "match": {"path": {"exact": "/a", "prefix": "/b"}}}],
+        "spec.rules[0].match.path",
+        "exactly one of",
+    ),
+    (
+        [{"to": "a", "sticky": {"header": "x", "cookie": "y"}}],
+        "spec.rules[0].sticky",
+        "exactly one of header",
+    ),
+    ([{"to": "a", "shadow": [{"deployment": "a"}]}], "spec.rules[0]", "a answers here already"),
+    ([{"to": "a", "cascade": {"deployment": "a"}}], "spec.rules[0]", "a answers here already"),
+    ([], "spec.rules", "at least 1"),
+]
+
+
+@pytest.mark.parametrize(("rules", "path", "words"), REFUSED, ids=[words for _, _, words in REFUSED])
+def test_it_is_refused_in_words(rules: list[Any], path: str, words: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        applied(*rules)
+    (issue,) = refused.value.issues
+    assert (issue.field, words in issue.message) == (path, True), issue
+
+
+def test_variants_that_cannot_grow_without_moving_users_are_refused() -> None:
+    sticky = {"sticky": {"header": "x-user"}}
+    applied({"to": to(("a", 10), ("b", 60), ("c", 30)), **sticky})
+    with pytest.raises(InvalidInput, match="b and c share 50 percent of the users"):
+        applied({"to": to(("a", 10), ("b", 60), ("c", 20), ("d", 10)), **sticky})
+    applied({"to": to(("b", 60), ("a", 10), ("c", 20), ("d", 10)), **sticky})
+    applied({"to": to(("a", 10), ("b", 60), ("c", 20), ("d", 10))})
+
+
+def test_all_deployments_that_it_names() -> None:
+    made = applied(
+        {"match": {"path": "/x"}, "to": "a", "fallback": {"deployments": ["b"]}},
+        {"to": "c", "shadow": [{"deployment": "d"}], "cascade": {"deployment": "e"}},
+    )
+    assert made.spec.deployments == ("a", "b", "c", "d", "e")
