@@ -177,7 +177,7 @@ def test_a_replica_whose_model_hangs_is_not_live():
         found = []
         for happen in (lambda: None, core.hang):
             happen()
-            status, _, body = await skin.answer(core, "ServerLive", b"", None, pytest.fail)
+            status, _, body = await skin.answer(core, "ServerLive", b"", skin.Caller(None), pytest.fail)
             found.append((status, wire.decode(schema.LIVE, body)))
         batcher.stop()
         return found

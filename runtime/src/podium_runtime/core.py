@@ -168,13 +168,20 @@ class Dataplane:
         return inputs, rows, wanted
 
     def submit(
-        self, request: InferRequest, answer: Callable[[Outcome], None], timeout: float | None = None
+        self,
+        request: InferRequest,
+        answer: Callable[[Outcome], None],
+        timeout: float | None = None,
+        also: str | None = None,
     ) -> Job:
         """Check and queue a request. `answer` is called with the outputs, for `respond`, or with a RequestError.
 
-        `timeout` in seconds shortens the configured one. Raises InvalidInput, QueueFull or NotReady.
+        `timeout` in seconds shortens the configured one; `also`: an output that is computed beside the wanted ones if
+        the model has it. Raises InvalidInput, QueueFull or NotReady.
         """
         inputs, rows, wanted = self.check(request)
+        if wanted is not None and also is not None and self._check.has_output(also):
+            wanted |= {also}
         seconds = self.request_timeout if timeout is None else min(timeout, self.request_timeout)
         if not self._shares_calls:
             rows = 0
@@ -218,8 +225,17 @@ class Dataplane:
             return ModelFailed(LookupError(f"the answer has no {name}, which the signature promises"))
         return InvalidInput(f"outputs[{index}].name", f"one of {listed(list(outputs))}", "another name")
 
-    async def infer(self, request: InferRequest, timeout: float | None = None) -> InferResponse:
-        """Return the model's answer. Raises the errors under RequestError; cancelling it abandons the request."""
+    async def infer(
+        self,
+        request: InferRequest,
+        timeout: float | None = None,
+        also: str | None = None,
+        see: Callable[[Outputs], None] | None = None,
+    ) -> InferResponse:
+        """Return the model's answer. `see` is called with all outputs before that, `also` (as in `submit`) among them.
+
+        Raises the errors under RequestError; cancelling it abandons the request.
+        """
         answered: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
 
         def answer(outcome: Outcome) -> None:
@@ -230,9 +246,12 @@ class Dataplane:
             else:
                 answered.set_result(outcome)
 
-        job = self.submit(request, answer, timeout)
+        job = self.submit(request, answer, timeout, also)
         try:
-            return self.respond(request, await answered)
+            outputs = await answered
+            if see is not None:
+                see(outputs)
+            return self.respond(request, outputs)
         except asyncio.CancelledError:
             self.abandon(job)
             raise

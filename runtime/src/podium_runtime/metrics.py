@@ -50,6 +50,8 @@ class Metrics:
         self.batch_rows = Histogram(BATCH_ROWS)
         self.predict_seconds = Histogram(SECONDS)
         self.event_seconds = Histogram(SECONDS)
+        self.cascade: dict[str, int] = {}
+        """Answers in a cascade by how sure they were."""
         self.splits = 0
         """Failed batches that were split in halves."""
         self.queue_length: Callable[[], int] = lambda: 0
@@ -61,6 +63,10 @@ class Metrics:
         """Count one answered infer request that took `seconds` from its headers to its answer."""
         self.requests[code] = self.requests.get(code, 0) + 1
         self.request_seconds.observe(seconds)
+
+    def count_cascade(self, said: str) -> None:
+        """Count one answer that the gateway wanted to know the confidence of: `sure`, `unsure` or `unknown`."""
+        self.cascade[said] = self.cascade.get(said, 0) + 1
 
     def text(self) -> bytes:
         """Return everything in Prometheus text format 0.0.4."""
@@ -82,6 +88,12 @@ class Metrics:
         ):
             lines += _head(name, "histogram", words)
             lines += histogram.lines(f"podium_runtime_{name}", at)
+        if self.cascade:
+            lines += _head("cascade_total", "counter", "Answers in front of a larger model, by confidence.")
+            lines += [
+                f'podium_runtime_cascade_total{{{at},said="{said}"}} {count}'
+                for said, count in sorted(self.cascade.items())
+            ]
         for name, kind, value, words in self._single():
             lines += _head(name, kind, words)
             lines.append(f"podium_runtime_{name}{{{at}}} {value}")

@@ -153,6 +153,10 @@ class InputCheck:
                     )
         return frozenset(wanted)
 
+    def has_output(self, name: str) -> bool:
+        """Whether the signature names this output."""
+        return name in self._outputs
+
     def _by_signature(self, inputs: dict[str, Array], specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
         fitted = {}
         for index, (name, array) in enumerate(inputs.items()):

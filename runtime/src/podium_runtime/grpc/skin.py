@@ -7,15 +7,18 @@ counts by it), and gRPC's status and message in the headers `x-grpc-status` and 
 turns into what a gRPC client expects.
 """
 
+import functools
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from urllib.parse import quote
 
-from podium_runtime import errors
+from podium_runtime import cascading, errors
 from podium_runtime.core import Dataplane
 from podium_runtime.grpc import schema, wire
 from podium_runtime.grpc.requests import encode_response, infer_request, sent_raw
 from podium_runtime.http.statuses import status_of
+from podium_runtime.jobs import Outputs
 from podium_runtime.raw import Buffer
 
 Headers = list[tuple[bytes, bytes]]
@@ -50,16 +53,23 @@ _NOT_DONE = {
 }
 
 
+@dataclass(frozen=True)
+class Caller:
+    """What the gateway says about a call beside its message."""
+
+    timeout: float | None
+    """Seconds; shortens the core's own."""
+    public: str | None = None
+    """The name of the model under which it took the call in."""
+    asked: cascading.Asked | None = None
+    """What it wants to know of the answer; `tell` gets what `cascading.line` says."""
+    tell: Callable[[bytes, str], None] = lambda line, counted: None
+
+
 async def answer(
-    core: Dataplane,
-    method: str,
-    body: Buffer,
-    timeout: float | None,
-    log_failure: LogFailure,
-    public: str | None = None,
+    core: Dataplane, method: str, body: Buffer, caller: Caller, log_failure: LogFailure
 ) -> Answer:
-    """Answer the RPC `method` (`ModelInfer`). `timeout` in seconds shortens the core's own; `public` is the name of
-    the model under which the gateway took the call in.
+    """Answer the RPC `method` (`ModelInfer`).
 
     Raises nothing but CancelledError: what goes wrong is in the answer.
     """
@@ -68,9 +78,9 @@ async def answer(
         if rpc is None:
             known = f"known are {', '.join(sorted(_RPCS))}"
             return _failure(404, UNIMPLEMENTED, f"{method[:100]}: {_NOT_DONE.get(method, known)}")
-        if isinstance(content := rpc(core, body, public), bytes):
+        if isinstance(content := rpc(core, body, caller), bytes):
             return 200, [CONTENT_TYPE], content
-        return 200, [CONTENT_TYPE], await content(timeout)
+        return 200, [CONTENT_TYPE], await content()
     except errors.RequestError as error:
         if isinstance(error, errors.ModelFailed):
             log_failure("the model failed on a request", error.cause)
@@ -104,43 +114,48 @@ def _failure(http: int, status: int, message: str) -> Answer:
 
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 
-_Later = Callable[[float | None], Awaitable[bytes]]
+_Later = Callable[[], Awaitable[bytes]]
 
 
-def _server_live(core: Dataplane, body: Buffer, public: str | None) -> bytes:
+def _server_live(core: Dataplane, body: Buffer, caller: Caller) -> bytes:
     wire.decode(schema.NOTHING, body)
     return wire.encode(schema.LIVE, {"live": core.is_alive()})
 
 
-def _server_ready(core: Dataplane, body: Buffer, public: str | None) -> bytes:
+def _server_ready(core: Dataplane, body: Buffer, caller: Caller) -> bytes:
     wire.decode(schema.NOTHING, body)
     return wire.encode(schema.READY, {"ready": core.is_ready()})
 
 
-def _server_metadata(core: Dataplane, body: Buffer, public: str | None) -> bytes:
+def _server_metadata(core: Dataplane, body: Buffer, caller: Caller) -> bytes:
     wire.decode(schema.NOTHING, body)
     return wire.encode(schema.SERVER_METADATA, core.server_metadata())
 
 
-def _model_ready(core: Dataplane, body: Buffer, public: str | None) -> bytes:
+def _model_ready(core: Dataplane, body: Buffer, caller: Caller) -> bytes:
     fields = wire.decode(schema.MODEL, body)
-    core.require(fields.get("name", ""), fields.get("version") or None, public)
+    core.require(fields.get("name", ""), fields.get("version") or None, caller.public)
     return wire.encode(schema.READY, {"ready": core.is_ready()})
 
 
-def _model_metadata(core: Dataplane, body: Buffer, public: str | None) -> bytes:
+def _model_metadata(core: Dataplane, body: Buffer, caller: Caller) -> bytes:
     fields = wire.decode(schema.MODEL, body)
-    core.require(fields.get("name", ""), fields.get("version") or None, public)
+    core.require(fields.get("name", ""), fields.get("version") or None, caller.public)
     return wire.encode(schema.MODEL_METADATA, core.model_metadata())
 
 
-def _model_infer(core: Dataplane, body: Buffer, public: str | None) -> _Later:
+def _model_infer(core: Dataplane, body: Buffer, caller: Caller) -> _Later:
     fields = wire.decode(schema.INFER_REQUEST, body)
-    core.require(fields.get("model_name", ""), fields.get("model_version") or None, public)
+    core.require(fields.get("model_name", ""), fields.get("model_version") or None, caller.public)
     request, raw = infer_request(fields, core.max_elements), sent_raw(fields)
 
-    async def later(timeout: float | None) -> bytes:
-        response = await core.infer(request, timeout)
+    async def later() -> bytes:
+        asked = caller.asked
+        if asked is None:
+            response = await core.infer(request, caller.timeout)
+        else:
+            see = functools.partial(_tell, caller, asked)
+            response = await core.infer(request, caller.timeout, asked.output, see)
         try:
             return encode_response(response, raw)
         except BaseException as error:
@@ -150,7 +165,11 @@ def _model_infer(core: Dataplane, body: Buffer, public: str | None) -> _Later:
     return later
 
 
-_RPCS: dict[str, Callable[[Dataplane, Buffer, str | None], bytes | _Later]] = {
+def _tell(caller: Caller, asked: cascading.Asked, outputs: Outputs) -> None:
+    caller.tell(*cascading.line(asked, outputs))
+
+
+_RPCS: dict[str, Callable[[Dataplane, Buffer, Caller], bytes | _Later]] = {
     "ServerLive": _server_live,
     "ServerReady": _server_ready,
     "ServerMetadata": _server_metadata,

@@ -8,6 +8,7 @@ they are printed, names that are no UTF-8. An answer that cannot be written is t
 import functools
 from collections.abc import Callable
 
+from podium_runtime import cascading
 from podium_runtime.core import Dataplane
 from podium_runtime.errors import ModelFailed, RequestError
 from podium_runtime.http.exchange import Exchange
@@ -27,8 +28,23 @@ def ask(
 
     Raises what `Dataplane.submit` raises.
     """
-    job = core.submit(request, functools.partial(_answer, exchange, write, refuse), exchange.timeout())
+    asked = cascading.read(exchange.headers, core.served.name)
+    also = None
+    if asked is not None:
+        also = asked.output
+        write = functools.partial(_unless_unsure, exchange, request, write, asked)
+    job = core.submit(request, functools.partial(_answer, exchange, write, refuse), exchange.timeout(), also)
     exchange.on_gone = functools.partial(core.abandon, job)
+
+
+def _unless_unsure(
+    exchange: Exchange, request: InferRequest, write: Write, asked: cascading.Asked, outputs: Outputs
+) -> None:
+    """Write the answer without what was computed for the gateway only, and mark it where the model is not sure."""
+    exchange.tell(*cascading.line(asked, outputs))
+    if request.outputs and asked.output not in request.outputs:
+        outputs = {name: array for name, array in outputs.items() if name != asked.output}
+    write(outputs)
 
 
 def _answer(exchange: Exchange, write: Write, refuse: Refuse, outcome: Outcome) -> None:

@@ -36,7 +36,7 @@ class Exchange:
     __slots__ = (
         "answered", "begun", "chunks", "complete", "connection", "discarding", "early", "head_done", "headers",
         "held", "http_1_0", "inference", "keep_alive", "method", "on_gone", "on_writable", "size", "streaming",
-        "target",
+        "target", "told",
     )  # fmt: skip
 
     def __init__(self, connection: Connection) -> None:
@@ -66,6 +66,8 @@ class Exchange:
         self.inference = False
         """Whether it counts in the metrics of inference requests."""
         self.streaming = False
+        self.told = b""
+        """Header lines of the answer, whoever writes it."""
         self.on_gone: Callable[[], None] | None = None
         """Called when the client hangs up before the answer is complete."""
         self.on_writable: Callable[[], None] | None = None
@@ -106,6 +108,11 @@ class Exchange:
         """Return the name under which the gateway took the request in, where that is not the model's own."""
         name = self.headers.get(b"x-podium-route")
         return None if name is None else name.decode("latin-1")
+
+    def tell(self, line: bytes, counted: str) -> None:
+        """Add a line about an answer of a cascade, and count what it was."""
+        self.told = line
+        self.connection.listener.metrics.count_cascade(counted)
 
     def require_plain_body(self) -> None:
         """Raise Compressed for an encoding of the body that is not read here."""
@@ -206,6 +213,8 @@ class Exchange:
         value = headers.get(b"traceparent")
         if value is not None and _TRACEPARENT.fullmatch(value):
             extra += b"traceparent: %b\r\n" % value
+        if self.told and status == 200:
+            extra += self.told
         if listener.core.phase is Phase.DRAINING or not self.keep_alive:
             self.keep_alive = False
             extra += b"connection: close\r\n"

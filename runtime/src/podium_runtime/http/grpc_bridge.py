@@ -8,7 +8,7 @@ import asyncio
 import re
 from collections.abc import Iterable
 
-from podium_runtime import errors
+from podium_runtime import cascading, errors
 from podium_runtime.core import Dataplane
 from podium_runtime.grpc import PREFIX, SERVICE
 from podium_runtime.http.exchange import Exchange
@@ -49,9 +49,9 @@ class Bridge:
 
         try:
             timeout, public = _timeout(exchange), exchange.public_name()
-            answering = skin.answer(
-                self._core, method, exchange.body(), timeout, exchange.log_failure, public
-            )
+            asked = cascading.read(exchange.headers, self._core.served.name)
+            caller = skin.Caller(timeout, public, asked, exchange.tell)
+            answering = skin.answer(self._core, method, exchange.body(), caller, exchange.log_failure)
             status, headers, content = await answering
         except Exception as error:
             exchange.fail(error)
