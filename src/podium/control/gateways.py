@@ -3,14 +3,13 @@
 import datetime
 import time
 
-from podium.planning.rollouts import GatewayView
+from podium.planning.gateways import KNOWN_FOR, GatewayView
 from podium.store import Store
 
 _EVER = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _RETURN_SECONDS = 30.0
 _STARTED = time.monotonic()
-KNOWN_FOR = datetime.timedelta(minutes=10)
-"""A gateway that was silent for longer is taken for gone: its Envoy is no longer waited for."""
+__all__ = ["KNOWN_FOR", "known_gateways", "lowest_observed"]
 
 
 def known_gateways(

@@ -93,6 +93,9 @@ class RolloutReconciler:
             if status != current.status:
                 tx.set_status(lease.uid, status)
                 self._written[lease.uid] = time.monotonic()
+            if status.silent_gateways != current.status.silent_gateways:
+                # Its message names them, too.
+                tx.wake(deployment.uid)
             for type_, reason, message in outcome.events:
                 tx.event(current, type_, reason, message)
                 tx.audit(f"rollout.{reason}", current, message)
@@ -137,6 +140,7 @@ def _acts(status: RolloutStatus) -> tuple[object, ...]:
         status.weight,
         status.loaded,
         status.preview,
+        status.silent_gateways,
         status.started_at,
         decisions,
     )

@@ -270,6 +270,8 @@ def _with_replicas(deployment: Deployment, world: World, outcome: Outcome) -> Ou
     message = status.message if world.version is None else ""
     if status.rejected is not None and not message:
         message = f"{status.rejected.revision} was taken back: {status.rejected.reason}"
+    if rollout_active and world.rollout is not None and world.rollout.status.silent_gateways:
+        message = f"{world.rollout.metadata.name} {world.rollout.status.message}"
     phase: DeploymentPhase = status.phase
     if world.version is not None or status.stable_revision is not None:
         phase = _serving_phase(deployment, status, world)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from podium.planning.gateways import GatewayView, lost_ones, not_loaded
 from podium.planning.looks import Look, Trial, look_at
 from podium.resources.deployment import BlueGreenStrategy, CanaryStep, CanaryStrategy
 from podium.resources.kinds import Revision, Rollout
@@ -22,22 +23,7 @@ from podium.resources.rollout import FINAL_PHASES, Decision, RolloutStatus
 
 _LOOK = datetime.timedelta(seconds=1)
 _SOON = datetime.timedelta(milliseconds=200)
-_SILENT_LIMIT = datetime.timedelta(seconds=5)
-"""A gateway that has not reported for this long is silent: a rollback does not wait for it, a step forward does."""
 _MAX_DECISIONS = 200
-
-
-@dataclass(frozen=True)
-class GatewayView:
-    """One gateway's last report."""
-
-    name: str
-    seen_at: datetime.datetime
-    observed_version: int
-    """Every commit up to this one is rendered and loaded there."""
-    error: str = ""
-    """Envoy's own words, where it refused this Deployment's route."""
-    error_version: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +55,23 @@ class RolloutOutcome:
 
 def decide(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
     """The next idempotent step. `weight_version` of a changed weight is set by whoever commits it."""
+    outcome = _next(rollout, world)
+    names = _waited_for(outcome.status, world)
+    status = outcome.status.model_copy(update={"silent_gateways": names})
+    events = outcome.events
+    if set(names) - set(rollout.status.silent_gateways):
+        events = (*events, ("Warning", "GatewaySilent", status.message))
+    return replace(outcome, status=status, events=events)
+
+
+def _waited_for(status: RolloutStatus, world: RolloutWorld) -> list[str]:
+    """The silent gateways that keep the present weight from counting as loaded; none in a rollback."""
+    waits = status.phase not in (*FINAL_PHASES, "Pending", "RollingBack") and not status.loaded
+    lost = lost_ones(world.gateways, world.now, status.weight_version) if waits else []
+    return [view.name for view in lost]
+
+
+def _next(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
     status = rollout.status
     if status.phase in FINAL_PHASES:
         return RolloutOutcome(status=status)
@@ -437,16 +440,7 @@ def _count(status: RolloutStatus, trial: Trial) -> RolloutStatus:
 
 
 def _not_loaded(status: RolloutStatus, world: RolloutWorld, *, wait_for_silent: bool = True) -> str:
-    """Empty when every gateway has loaded the present weight, else what is waited for, in words."""
-    live = [view for view in world.gateways if world.now - view.seen_at <= _SILENT_LIMIT]
-    silent = [view for view in world.gateways if world.now - view.seen_at > _SILENT_LIMIT]
-    if not live and wait_for_silent:
-        return "waiting: no gateway reports; is `podium gateway` running?"
-    lost = [view for view in silent if view.observed_version < status.weight_version]
-    if lost and wait_for_silent:
-        return f"waiting: gateway {lost[0].name} has been silent since {lost[0].seen_at:%H:%M:%S}"
-    behind = [view.name for view in live if view.observed_version < status.weight_version]
-    return f"waiting for gateway {', '.join(behind)} to load the new weights" if behind else ""
+    return not_loaded(world.gateways, world.now, status.weight_version, wait_for_silent=wait_for_silent)
 
 
 def _is_dead(revision: Revision | None) -> bool:

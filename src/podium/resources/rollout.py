@@ -78,3 +78,5 @@ class RolloutStatus(Status):
     stable_requests: int = 0
     stable_bad: int = 0
     preview: bool = False
+    silent_gateways: list[str] = Field(default_factory=list)
+    """Gateways that stopped reporting before they had loaded `weight`: the rollout waits for them, for a while."""

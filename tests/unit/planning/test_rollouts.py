@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from podium.planning.gateways import GatewayView
 from podium.planning.looks import replay
-from podium.planning.rollouts import GatewayView, decide, step_cap
+from podium.planning.rollouts import decide, step_cap
 from podium.resources.deployment import CanaryStep
 from podium.resources.kinds import Rollout
 from podium.resources.rollout import FINAL_PHASES
@@ -140,12 +141,16 @@ def test_a_steps_cap_is_ten_times_its_duration_at_least_a_minute_or_what_the_spe
         ((gateway(), gateway(LOADED_AT - 1, name="two")), "waiting for gateway two to load"),
         (
             (gateway(), gateway(LOADED_AT - 1, silent=6, name="two")),
-            "gateway two has been silent since 11:59:54",
+            "waits for gateway two (silent since 11:59:54 UTC, given up at 12:09:54); to give it up now: "
+            "podium gateway forget two",
         ),
-        ((gateway(silent=6),), "no gateway reports"),
+        (
+            (gateway(silent=6),),
+            "no gateway reports; is `podium gateway` running? Last heard of: gw at 11:59:54 UTC.",
+        ),
         (
             (gateway(), gateway(silent=9, name="two"), gateway(LOADED_AT - 1, silent=6, name="three")),
-            "gateway three has been silent since 11:59:54",
+            "waits for gateway three (silent since 11:59:54 UTC",
         ),
     ],
     ids=[
@@ -166,6 +171,19 @@ def test_a_step_waits_for_every_gateway_and_names_the_one_that_is_behind(
     assert (outcome.status.phase, outcome.status.weight) == (phase, 10)
     assert not outcome.status.loaded
     assert words in outcome.status.message
+
+
+def test_the_silent_gateways_that_are_waited_for_stand_in_the_status_and_an_event_says_so_once() -> None:
+    views = (gateway(), gateway(LOADED_AT - 1, silent=6, name="two"), gateway(silent=9, name="three"))
+    first = decide(rollout(**BEFORE_LAST, loaded=False), world(gateways=views))
+    assert first.status.silent_gateways == ["two"]
+    assert [(kind, name) for kind, name, _ in first.events] == [("Warning", "GatewaySilent")]
+    again = decide(rollout(**BEFORE_LAST, loaded=False, silentGateways=["two"]), world(gateways=views))
+    assert (again.status.silent_gateways, again.events) == (["two"], ())
+    back = decide(rollout(**BEFORE_LAST, loaded=False, silentGateways=["two"]), world(gateways=(gateway(),)))
+    assert (back.status.loaded, back.status.silent_gateways) == (True, [])
+    taken = decide(rollout("RollingBack", message="errors"), world(gateways=views))
+    assert taken.status.silent_gateways == []
 
 
 def test_a_silent_gateway_that_has_the_weight_is_not_waited_for() -> None:
