@@ -3,12 +3,13 @@
     admin    everything
     edit     writes within its workspaces, and what view may
     view     reads within its workspaces
-    predict  nothing here: it is for the gateway
+    predict  nothing here: it is for the gateway, where it may have a scope (deployments, verbs)
     gateway  an agent's: reads objects and watches in all workspaces, gets its configuration, reports
 
 What lies in a workspace that the token does not cover is refused with 403 whether it exists or not.
 """
 
+import datetime
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -96,6 +97,10 @@ def caller_of(request: Request, services: Annotated[Services, Depends(services_o
         raise Unauthenticated("the token is not on record here", next_step=HOW_TO_GET_ONE) from None
     if row.revoked_at is not None:
         raise Unauthenticated("the token was revoked", next_step=HOW_TO_GET_ONE)
+    if row.is_retired(datetime.datetime.now(datetime.UTC)):
+        raise Unauthenticated(
+            "the token was rotated, and its time is over", next_step="use the token that took its place"
+        )
     everywhere = claims.role in ("admin", "gateway") or ALL_WORKSPACES in claims.workspaces
     return Caller(
         name=claims.subject,

@@ -25,12 +25,24 @@ ISSUER = "podium"
 ALL_WORKSPACES = "*"
 Role = Literal["admin", "edit", "view", "predict", "gateway"]
 ROLES: tuple[str, ...] = get_args(Role)
+VERBS = ("predict", "metadata")
+"""What a scope may allow at a gateway: asking a model, and asking about it."""
 _REQUIRED = ["iss", "sub", "jti", "iat", "exp", "role", "ws"]
 
 
 @dataclass(frozen=True)
+class Scope:
+    """What a token with a scope is for, and nothing else. `names` are deployments and routes as WORKSPACE/NAME,
+    WORKSPACE/* for all of a workspace, or `*` alone for all there are; `verbs` are some of VERBS."""
+
+    names: tuple[str, ...]
+    verbs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Claims:
-    """What a token says. `workspaces` is names, or `*` alone for all of them."""
+    """What a token says. `workspaces` is names, or `*` alone for all of them; none where there is a scope: whoever
+    knows nothing of scopes then finds a token that is for nothing."""
 
     id: str
     subject: str
@@ -38,6 +50,7 @@ class Claims:
     workspaces: tuple[str, ...]
     issued_at: datetime.datetime
     expires_at: datetime.datetime
+    scope: Scope | None = None
 
 
 class TokenAuthority:
@@ -57,19 +70,23 @@ class TokenAuthority:
         workspaces: tuple[str, ...],
         lifetime: datetime.timedelta,
         now: datetime.datetime,
+        scope: Scope | None = None,
     ) -> tuple[str, Claims]:
         """A new token and what it says. `now` is in UTC; the id has 128 random bits."""
         issued = now.replace(microsecond=0)
-        claims = Claims(secrets.token_urlsafe(16), subject, role, workspaces, issued, issued + lifetime)
-        payload = {
+        held = workspaces if scope is None else ()
+        claims = Claims(secrets.token_urlsafe(16), subject, role, held, issued, issued + lifetime, scope)
+        payload: dict[str, Any] = {
             "iss": ISSUER,
             "sub": subject,
             "jti": claims.id,
             "iat": int(claims.issued_at.timestamp()),
             "exp": int(claims.expires_at.timestamp()),
             "role": role,
-            "ws": list(workspaces),
+            "ws": list(held),
         }
+        if scope is not None:
+            payload |= {"dep": list(scope.names), "can": list(scope.verbs)}
         return jwt.encode(payload, self._key, algorithm="EdDSA", headers={"kid": self.key_id}), claims
 
     def verify(self, token: str) -> Claims:
@@ -90,12 +107,14 @@ class TokenAuthority:
                 workspaces=tuple(payload["ws"]),
                 issued_at=datetime.datetime.fromtimestamp(payload["iat"], datetime.UTC),
                 expires_at=datetime.datetime.fromtimestamp(payload["exp"], datetime.UTC),
+                scope=Scope(tuple(payload["dep"]), tuple(payload["can"])) if "dep" in payload else None,
             )
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("the token has expired", next_step=HOW_TO_GET_ONE) from None
         except (jwt.PyJWTError, ValueError, TypeError, KeyError, OverflowError):
             raise Unauthenticated("the token is not one of this server's", next_step=HOW_TO_GET_ONE) from None
-        if claims.role not in ROLES or not all(isinstance(name, str) for name in claims.workspaces):
+        said = (*claims.workspaces, *((*claims.scope.names, *claims.scope.verbs) if claims.scope else ()))
+        if claims.role not in ROLES or not all(isinstance(name, str) for name in said):
             raise Unauthenticated("the token is not one of this server's", next_step=HOW_TO_GET_ONE)
         return claims
 

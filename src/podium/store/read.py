@@ -25,6 +25,7 @@ _Events = list[EventRow]
 _Moves = list[AliasRow]
 _Tokens = list[TokenRow]
 _Ids = list[str]
+_Retiring = list[tuple[str, datetime.datetime]]
 
 
 class Read:
@@ -142,6 +143,11 @@ class Read:
     def revoked_tokens(self) -> _Ids:
         """The ids that a gateway must refuse, without those that have expired by themselves; sorted."""
         return tokens.revoked(self._connection, self.now)
+
+    def retiring_tokens(self) -> _Retiring:
+        """The ids that were rotated, each with the time from which it counts as revoked; without those that have
+        expired by themselves."""
+        return tokens.retiring(self._connection, self.now)
 
 
 class Snapshot(Read):

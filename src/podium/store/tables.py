@@ -224,6 +224,11 @@ tokens = Table(
     Column("created_by", PlainText, nullable=False),
     Column("expires_at", UtcTime),
     Column("revoked_at", UtcTime),
+    Column("deployments", Json),
+    Column("verbs", Json),
+    Column("retires_at", UtcTime),
+    Column("rotated_from", PlainText),
+    Column("rotated_to", PlainText),
 )
 
 # Where the replicas of a target run that knows only its own machine: one installation per database.

@@ -13,7 +13,11 @@ from podium.store.tables import tokens as table
 
 @dataclass(frozen=True)
 class TokenRow:
-    """What is known of a token: `id` is its `jti`. None in `expires_at`: never; in `revoked_at`: it was not."""
+    """What is known of a token: `id` is its `jti`. None in `expires_at`: never; in `revoked_at`: it was not.
+
+    `deployments` and `verbs`: its scope, None where it has none. `retires_at`: from then on it counts as revoked,
+    because `rotated_to` took its place; `rotated_from`: whose place it took.
+    """
 
     id: str
     name: str
@@ -23,6 +27,15 @@ class TokenRow:
     created_by: str
     expires_at: datetime.datetime | None = None
     revoked_at: datetime.datetime | None = None
+    deployments: list[str] | None = None
+    verbs: list[str] | None = None
+    retires_at: datetime.datetime | None = None
+    rotated_from: str | None = None
+    rotated_to: str | None = None
+
+    def is_retired(self, now: datetime.datetime) -> bool:
+        """Whether it counts as revoked because another took its place."""
+        return self.retires_at is not None and self.retires_at <= now
 
 
 def add(connection: Connection, row: TokenRow) -> None:
@@ -45,6 +58,26 @@ def everything(connection: Connection) -> list[TokenRow]:
 def revoke(connection: Connection, token_id: str, at: datetime.datetime) -> None:
     """From now on it is on the list of `revoked`."""
     connection.execute(update(table).where(table.c.id == token_id).values(revoked_at=at))
+
+
+def retire(connection: Connection, token_id: str, successor: str, at: datetime.datetime) -> None:
+    """From `at` on it counts as revoked."""
+    connection.execute(
+        update(table).where(table.c.id == token_id).values(retires_at=at, rotated_to=successor)
+    )
+
+
+def retiring(connection: Connection, now: datetime.datetime) -> list[tuple[str, datetime.datetime]]:
+    """The ids that a gateway must refuse from a time on, be it past or to come: without those that are revoked, or
+    have expired by themselves; sorted."""
+    alive = or_(table.c.expires_at.is_(None), table.c.expires_at > now)
+    rotated = table.c.retires_at.is_not(None)
+    query = (
+        select(table.c.id, table.c.retires_at)
+        .where(rotated, table.c.revoked_at.is_(None), alive)
+        .order_by(table.c.id)
+    )
+    return [(row.id, row.retires_at) for row in connection.execute(query)]
 
 
 def revoked(connection: Connection, now: datetime.datetime) -> list[str]:

@@ -15,9 +15,9 @@ from podium.resources.errors import AlreadyExists, Conflict, NotFound, Refused
 from podium.resources.kinds import KINDS, AnyResource
 from podium.resources.model import ModelStatus
 from podium.resources.shape import Spec, Status
-from podium.store import aliases, audit, events, places, resources, tokens, work
+from podium.store import aliases, audit, events, gateways, places, resources, tokens, work
 from podium.store.aliases import AliasRow
-from podium.store.audit import TOKEN, Actor, AuditRow, Subject
+from podium.store.audit import GATEWAY, TOKEN, Actor, AuditRow, Subject
 from podium.store.changes import ChangeType, PendingChanges
 from podium.store.events import EventType
 from podium.store.places import PlaceRow
@@ -210,6 +210,12 @@ class Write(Read):
             detail = {"before": before.description if before else None}
             self.audit("place.claim", None, f"replicas of target {target} run in {description}", detail)
 
+    def forget_gateway(self, name: str) -> None:
+        """See `Store.forget_gateway`."""
+        if not gateways.forget(self._connection, name):
+            raise NotFound(f"there is no gateway {name[:120]!r}", next_step="podium gateway list --all")
+        self.audit("forget", Subject(GATEWAY, name=name), f"forgot gateway {name}")
+
     def set_alias(self, workspace: str, model: str, alias: str, version: str | None) -> AnyResource:
         """Points an alias of a model at a version (its number), or takes it away (None). The Model is returned; nothing
         is written if it points there already. Whoever deploys by this alias is the caller's to wake.
@@ -247,6 +253,8 @@ class Write(Read):
             raise AlreadyExists(f"there is a token {row.id[:60]!r} already")
         tokens.add(self._connection, row)
         about = {"role": row.role, "workspaces": row.workspaces, "expiresAt": _iso(row.expires_at)}
+        if row.deployments is not None:
+            about |= {"deployments": row.deployments, "verbs": row.verbs}
         self.audit("create", Subject(TOKEN, name=row.name, uid=row.id), f"made token {row.name}", about)
 
     def revoke_token(self, token_id: str) -> TokenRow:
@@ -257,6 +265,19 @@ class Write(Read):
         tokens.revoke(self._connection, token_id, self.now)
         self.audit("revoke", Subject(TOKEN, name=row.name, uid=row.id), f"revoked token {row.name}")
         return self.token(token_id)
+
+    def rotate_token(self, row: TokenRow, retires_at: datetime.datetime) -> None:
+        """Remembers a token that takes the place of `row.rotated_from`, which counts as revoked from `retires_at` on.
+        Raises NotFound, Refused for one whose place is taken already or that is good for nothing any more."""
+        old = self.token(row.rotated_from or "")
+        over = old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= self.now)
+        if old.rotated_to is not None or over:
+            why = "is revoked or has expired" if over else f"was rotated: {old.rotated_to} took its place"
+            raise Refused(f"the token {old.id} {why}", next_step="podium token list; podium token create")
+        self.add_token(row)
+        tokens.retire(self._connection, old.id, row.id, retires_at)
+        about = {"by": row.id, "retiresAt": _iso(retires_at)}
+        self.audit("rotate", Subject(TOKEN, name=old.name, uid=old.id), f"rotated token {old.name}", about)
 
     def flush(self) -> None:
         """Writes what is kept to the end: the changes. `Store` calls it before the commit."""

@@ -2,6 +2,7 @@
 
 import datetime
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import DBAPIError
@@ -264,3 +265,38 @@ def test_one_installation_runs_a_targets_replicas(store: Store) -> None:
         ("replicas of target process run in /srv on b", {"before": "/srv on a"}),
         ("replicas of target process run in /srv on a", {"before": None}),
     ]
+
+
+def test_a_rotated_token_ends_by_itself(store: Store) -> None:
+    begun, later, end = now(), now() + HOUR / 2, now() + HOUR
+
+    def row(name: str, **more: Any) -> TokenRow:
+        return TokenRow(name, "ci", "predict", ["default"], begun, "ann", expires_at=end, **more)
+
+    with store.write(ALICE) as transaction:
+        transaction.add_token(row("old", deployments=["default/churn"], verbs=["predict"]))
+        transaction.add_token(row("gone"))
+        transaction.revoke_token("gone")
+        transaction.rotate_token(row("new", rotated_from="old"), later)
+    with store.read() as snapshot:
+        old, new = snapshot.token("old"), snapshot.token("new")
+        assert (old.rotated_to, new.rotated_from, new.rotated_to) == ("new", "old", None)
+        assert (old.deployments, old.verbs) == (["default/churn"], ["predict"])
+        assert not old.is_retired(begun)
+        assert old.is_retired(later)
+        assert not new.is_retired(end)
+        assert snapshot.retiring_tokens() == [("old", later)]
+        assert snapshot.revoked_tokens() == ["gone"]
+        verbs = [(one.verb, one.uid) for one in snapshot.audit()][:2]
+        assert verbs == [("rotate", "old"), ("create", "new")]
+    for taken, why in (("old", "took its place"), ("gone", "is revoked")):
+        with store.write(ALICE) as transaction, pytest.raises(Refused, match=why):
+            transaction.rotate_token(row("third", rotated_from=taken), end)
+    with store.write(ALICE) as transaction, pytest.raises(NotFound):
+        transaction.rotate_token(row("third", rotated_from="nobody"), end)
+    # What is revoked is no longer merely on its way there.
+    with store.write(ALICE) as transaction:
+        transaction.revoke_token("old")
+    with store.read() as snapshot:
+        assert snapshot.retiring_tokens() == []
+        assert snapshot.revoked_tokens() == ["gone", "old"]

@@ -13,7 +13,7 @@ from podium.api.services import Services, services_of
 from podium.api.tokens import ISSUER
 from podium.api.wire import JSON, read_model
 from podium.resources.errors import NotFound
-from podium.resources.requests import GatewayConfig, GatewayReceipt, GatewayReport
+from podium.resources.requests import GatewayConfig, GatewayReceipt, GatewayReport, RetiringToken
 from podium.resources.rollout import FINAL_PHASES
 from podium.store import GatewayRow, SampleRow
 
@@ -47,9 +47,11 @@ def _add_config(routes: APIRouter) -> None:
     def get_config(caller: Gateway, services: App) -> JSON:
         with services.store.read() as tx:
             revoked, version = list(tx.revoked_tokens()), tx.version
+            retiring = [RetiringToken(id=token, at=at) for token, at in tx.retiring_tokens()]
         config = GatewayConfig(
             jwks=services.tokens.jwks(),
             revoked=revoked,
+            retiring=retiring,
             issuer=ISSUER,
             tokens_required=services.settings.tokens_required,
             version=version,

@@ -78,6 +78,7 @@ def _still_allowed(services: Services, caller: Caller) -> bool:
         return False
     try:
         with services.store.read() as tx:
-            return tx.token(caller.token_id).revoked_at is None
+            row = tx.token(caller.token_id)
+            return row.revoked_at is None and not row.is_retired(tx.now)
     except PodiumError:
         return False
