@@ -16,7 +16,7 @@ from podium.planning.revisions import RevisionOutcome, RevisionWorld, Seen
 from podium.resources.errors import IntegrityError, InvalidInput, PodiumError, Unavailable
 from podium.resources.kinds import DRAIN, Revision
 from podium.resources.manifest import Manifest
-from podium.resources.revision import RevisionStatus
+from podium.resources.revision import ReplicaState, RevisionStatus
 from podium.store import Actor, Apply, Lease, Store
 from podium.targets.port import ReplicaObservation, ReplicaWish, Target
 
@@ -77,12 +77,19 @@ class RevisionReconciler:
             return
         target = self._targets[revision.spec.target]
         observed = target.observe(lease.uid)
-        wants = revision.status.wanted_replicas and revision.metadata.deletion_requested_at is None
+        world = RevisionWorld(
+            now=now(),
+            replicas=[_seen(observation) for observation in observed],
+            observed_version=lowest_observed(
+                self._store, now(), workspace=revision.metadata.workspace, deployment=revision.spec.deployment
+            ),
+        )
+        outcome = planning.decide(revision, world)
         prepared, problem = None, ""
-        serving = [seen for seen in observed if seen.phase in ("Starting", "Ready")]
-        if wants and len(serving) < revision.status.wanted_replicas:
+        manifest = version.spec.manifest if version else None
+        self._distrust_damaged(revision, manifest, observed)
+        if outcome.start:
             # Only who has something to start needs files and environment: an outage there stops no care of what runs.
-            manifest = version.spec.manifest if version else None
             prepared, problem = self._prepare(revision, manifest, observed)
             if not observed and prepared is None:
                 self._fail(lease, problem)
@@ -93,14 +100,6 @@ class RevisionReconciler:
             if not observed and prepared is not None and prepared.python is None:
                 self._preparing(lease, prepared)
                 return
-        world = RevisionWorld(
-            now=now(),
-            replicas=[_seen(observation) for observation in observed],
-            observed_version=lowest_observed(
-                self._store, now(), workspace=revision.metadata.workspace, deployment=revision.spec.deployment
-            ),
-        )
-        outcome = planning.decide(revision, world)
         started, problem = self._act(revision, target, prepared, outcome, problem)
         if started < len(outcome.start):
             # Numbers are used up by replicas that were started, not by wishes.
@@ -109,6 +108,14 @@ class RevisionReconciler:
             outcome = dataclasses.replace(outcome, status=status, next_at=now() + _WAIT_LOOK)
         self._apply(lease, revision, prepared, outcome, problem)
 
+    def _distrust_damaged(
+        self, revision: Revision, manifest: Manifest | None, observed: Sequence[ReplicaObservation]
+    ) -> None:
+        """Before the end that tells of it is forgotten; the next start may have to wait."""
+        ended = [seen.exit_code for seen in observed if seen.phase == "Exited"]
+        if manifest and any(planning.found_damage(code, revision.spec.runtime) for code in ended):
+            self._preparation.distrust(manifest)
+
     def _prepare(
         self, revision: Revision, manifest: Manifest | None, observed: Sequence[ReplicaObservation]
     ) -> tuple[Prepared | None, str]:
@@ -116,9 +123,6 @@ class RevisionReconciler:
         nothing runs that would need care meanwhile."""
         if manifest is None:
             return None, f"{revision.spec.model} version {revision.spec.version} is gone"
-        ended = [seen.exit_code for seen in observed if seen.phase == "Exited"]
-        if any(planning.found_damage(code, revision.spec.runtime) for code in ended):
-            self._preparation.distrust(manifest)
         try:
             return self._preparation.prepare(revision, manifest), ""
         except (IntegrityError, InvalidInput) as error:
@@ -154,6 +158,7 @@ class RevisionReconciler:
                 python=prepared.python,
                 model_path=prepared.model_path,
                 manifest_path=prepared.manifest_path,
+                dormant=outcome.dormant,
             )
             try:
                 target.start(wish)
@@ -190,14 +195,11 @@ class RevisionReconciler:
             status = outcome.status.model_copy(
                 update={
                     "wanted_replicas": current.status.wanted_replicas,
+                    "sleeping": current.status.sleeping,
+                    "warm_replicas": current.status.warm_replicas,
                     "environment": prepared.environment if prepared else current.status.environment,
                     "progress": "",
-                    "replicas": [
-                        state.model_copy(update={"draining_version": tx.version})
-                        if state.draining_version == 0
-                        else state
-                        for state in outcome.status.replicas
-                    ],
+                    "replicas": [_dated(state, tx.version) for state in outcome.status.replicas],
                 }
             )
             if refused:
@@ -253,6 +255,13 @@ class RevisionReconciler:
             tx.finish(now() + _BUILD_LOOK)
 
 
+def _dated(state: ReplicaState, version: int) -> ReplicaState:
+    """What is new in this commit has its version."""
+    fields = ("listed_version", "draining_version")
+    new = {name: version for name in fields if getattr(state, name) == 0}
+    return state.model_copy(update=new) if new else state
+
+
 def _seen(observation: ReplicaObservation) -> Seen:
     return Seen(
         name=observation.name,
@@ -263,6 +272,7 @@ def _seen(observation: ReplicaObservation) -> Seen:
         exit_code=observation.exit_code,
         log_tail=observation.log_tail,
         sandbox=observation.sandbox,
+        woken=observation.woken,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from podium.resources.deployment import RuntimeSettings
 from podium.resources.kinds import Revision
-from podium.resources.revision import ReplicaState, RevisionPhase, RevisionStatus
+from podium.resources.revision import ReplicaPhase, ReplicaState, RevisionPhase, RevisionStatus
 
 CRASH_LOOP_FAILURES = 3
 """Replicas in a row that ended before they had been ready for `_STABLE_SECONDS`: from here on it is a crash loop."""
@@ -22,6 +22,7 @@ _FAILED_LOAD = 4
 _STABLE_SECONDS = 60.0
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
+_NEVER = datetime.datetime.max.replace(tzinfo=datetime.UTC)
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,15 @@ class Seen:
     """One replica as its target shows it now."""
 
     name: str
-    phase: Literal["Starting", "Ready", "Draining", "Exited"]
+    phase: Literal["Dormant", "Starting", "Ready", "Draining", "Exited"]
     address: str
     pid: int | None
     started_at: datetime.datetime | None
     exit_code: int | None
     log_tail: Sequence[str]
     sandbox: str
+    woken: bool = False
+    """It was dormant, and a request started it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class RevisionOutcome:
 
     status: RevisionStatus
     start: tuple[str, ...] = ()
+    dormant: bool = False
+    """What is in `start` is to sleep until a request comes."""
     stop: tuple[str, ...] = ()
     forget: tuple[str, ...] = ()
     drained: bool = False
@@ -67,53 +72,170 @@ def retry_seconds(failures: int) -> float:
 
 
 def decide(revision: Revision, world: RevisionWorld) -> RevisionOutcome:
-    """The next idempotent step. New `draining_version`s are 0 until whoever commits fills in the commit's version."""
-    status = revision.status
-    wanted = 0 if revision.metadata.deletion_requested_at is not None else status.wanted_replicas
+    """The next idempotent step. New `draining_version`s and `listed_version`s are 0 until whoever commits fills in the
+    commit's version."""
+    status, wish = revision.status, _wish(revision)
     known = {state.name: state for state in status.replicas}
     ended = [seen for seen in world.replicas if seen.phase == "Exited"]
     running = [seen for seen in world.replicas if seen.phase != "Exited"]
     status, events = _count_ends(revision, status, ended, known, world.now)
     draining = [seen for seen in running if _drains(seen, known)]
     serving = [seen for seen in running if not _drains(seen, known)]
-    # Those that are ready and oldest stay; whoever is still starting goes first.
-    serving.sort(key=lambda seen: (seen.phase != "Ready", seen.started_at or world.now))
-    surplus = serving[wanted:]
-    states = [_state(seen, known, None) for seen in serving[:wanted]]
-    states += [_state(seen, known, 0) for seen in surplus]
+    places = _asleep(serving, known, world) if wish.sleeping else _awake(serving, known, wish)
+    states = _states(places, known, wish)
     states += [
-        _state(seen, known, known[seen.name].draining_version if seen.name in known else 0)
+        _state(seen, "Draining", draining=known[seen.name].draining_version if seen.name in known else 0)
         for seen in draining
     ]
-    stop = tuple(state.name for state in states if _may_stop(state, world))
-    missing = wanted - min(wanted, len(serving))
-    held_back = missing > 0 and status.retry_at is not None and status.retry_at > world.now
+    stop = tuple(seen.name for seen in (*places.surplus, *draining) if _may_stop(seen, known, world))
+    held_back = status.retry_at is not None and status.retry_at > world.now
     # A replica may run that no status tells of: its starter died before it could write.
     starts = max([status.starts, *(_number(seen.name) for seen in world.replicas)])
-    names = [] if held_back else [f"{revision.metadata.name}-{starts + n + 1}" for n in range(missing)]
-    ready = sum(1 for seen in serving[:wanted] if seen.phase == "Ready")
-    phase, message = _phase(status, wanted, ready)
+    missing = 0 if held_back else places.missing
+    names = [f"{revision.metadata.name}-{starts + n + 1}" for n in range(missing)]
+    ready = sum(1 for seen in places.routed if seen.phase == "Ready")
+    phase, message = _phase(status, wish, places, ready)
     status = status.model_copy(
         update={
             "replicas": states,
             "ready_replicas": ready,
+            "woken": wish.sleeping and (status.woken or places.woken or _woke_and_ended(ended, known)),
             "phase": phase,
             "message": message,
             "starts": starts + len(names),
-            "retry_at": status.retry_at if wanted else None,
-            "restarts": status.restarts if wanted else 0,
-            "failures": 0 if _all_stable(serving, wanted, world.now) else status.failures,
+            "retry_at": status.retry_at if wish.total else None,
+            "restarts": status.restarts if wish.total else 0,
+            "failures": 0 if _all_stable(serving, wish.total, world.now) else status.failures,
         }
     )
     return RevisionOutcome(
         status=status,
         start=tuple(names),
+        dormant=wish.sleeping,
         stop=stop,
         forget=tuple(seen.name for seen in ended),
         drained=not running,
-        next_at=_next_at(status, world, waiting=bool(surplus or draining), starting=bool(names)),
+        next_at=_next_at(status, world, waiting=places.changing or bool(draining), starting=bool(names)),
         events=tuple(events),
     )
+
+
+# --- who is what ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Wish:
+    """`routed` replicas that take requests and `warm` ones beside them, or one that sleeps until a request comes."""
+
+    routed: int
+    warm: int
+    sleeping: bool
+
+    @property
+    def total(self) -> int:
+        """Processes."""
+        return 1 if self.sleeping else self.routed + self.warm
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What each replica that does not drain is from now on."""
+
+    routed: Sequence[Seen] = ()
+    """They take requests as soon as they are ready."""
+    warm: Sequence[Seen] = ()
+    dormant: Sequence[Seen] = ()
+    surplus: Sequence[Seen] = ()
+    """These drain."""
+    missing: int = 0
+    woken: bool = False
+    """A request started one that slept."""
+    changing: bool = False
+    """Something is under way that nothing announces."""
+
+
+def _wish(revision: Revision) -> _Wish:
+    status = revision.status
+    if revision.metadata.deletion_requested_at is not None:
+        return _Wish(0, 0, sleeping=False)
+    wanted = status.wanted_replicas
+    return _Wish(wanted, status.warm_replicas if wanted else 0, sleeping=status.sleeping and not wanted)
+
+
+def _awake(serving: Sequence[Seen], known: dict[str, ReplicaState], wish: _Wish) -> _Places:
+    """Those that are ready stay, first those in the routes, then the oldest; whoever is still starting goes first, but
+    last of them who was woken by a request that waits. A dormant one stays until another is ready: until then, requests
+    wait with it."""
+    runs = [seen for seen in serving if seen.phase != "Dormant"]
+
+    def last_to_go(seen: Seen) -> tuple[int, datetime.datetime]:
+        is_routed = seen.name in known and known[seen.name].phase == "Ready"
+        rank = (0 if is_routed else 1) if seen.phase == "Ready" else (2 if seen.woken else 3)
+        return rank, seen.started_at or _NEVER
+
+    runs.sort(key=last_to_go)
+    routed, warm = runs[: wish.routed], runs[wish.routed : wish.routed + wish.warm]
+    surplus = runs[wish.routed + wish.warm :]
+    dormant = [seen for seen in serving if seen.phase == "Dormant"]
+    if not wish.routed or any(seen.phase == "Ready" for seen in routed):
+        dormant, surplus = [], surplus + dormant
+    missing = wish.routed + wish.warm - len(routed) - len(warm)
+    return _Places(routed, warm, dormant, surplus, missing, changing=bool(surplus))
+
+
+def _asleep(serving: Sequence[Seen], known: dict[str, ReplicaState], world: RevisionWorld) -> _Places:
+    """One that listens, or one that a request woke since. The others go when every gateway has heard of the one that
+    listens: with them out of the routes, requests go there."""
+
+    def is_current(seen: Seen) -> bool:
+        """Woken in this sleep, not in an earlier one that it has outlived as an ordinary replica."""
+        state = known.get(seen.name)
+        return seen.woken and (state is None or state.phase in ("Dormant", "Starting") or state.woken)
+
+    woken = [seen for seen in serving if seen.phase != "Dormant" and is_current(seen)]
+    woken.sort(key=lambda seen: (seen.phase != "Ready", seen.started_at or _NEVER))
+    listening = [seen for seen in serving if seen.phase == "Dormant"]
+    listening.sort(key=lambda seen: (seen.name not in known, seen.started_at or _NEVER))
+    kept = (woken or listening)[:1]
+    others = [seen for seen in serving if seen not in kept]
+    may_go = any(seen.phase == "Ready" if woken else _is_listed(seen, known, world) for seen in kept)
+    answering = [] if may_go else [seen for seen in others if _answers(seen, known)]
+    return _Places(
+        routed=[*(kept if woken else ()), *answering],
+        dormant=() if woken else kept,
+        surplus=[seen for seen in others if seen not in answering],
+        missing=0 if kept else 1,
+        woken=bool(woken),
+        changing=bool(others),
+    )
+
+
+def _answers(seen: Seen, known: dict[str, ReplicaState]) -> bool:
+    """Is it in the routes now?"""
+    return seen.phase == "Ready" and seen.name in known and known[seen.name].phase == "Ready"
+
+
+def _is_listed(seen: Seen, known: dict[str, ReplicaState], world: RevisionWorld) -> bool:
+    """Has every gateway loaded a state that names it?"""
+    version = known[seen.name].listed_version if seen.name in known else None
+    return bool(version) and (world.observed_version is None or world.observed_version >= (version or 0))
+
+
+def _woke_and_ended(ended: Sequence[Seen], known: dict[str, ReplicaState]) -> bool:
+    return any(seen.woken and seen.name in known and known[seen.name].phase == "Dormant" for seen in ended)
+
+
+def _states(places: _Places, known: dict[str, ReplicaState], wish: _Wish) -> list[ReplicaState]:
+    states = []
+    for seen in places.routed:
+        waited_for = seen.woken and (seen.phase == "Starting" or (wish.sleeping and places.woken))
+        states.append(_state(seen, "Ready" if seen.phase == "Ready" else "Starting", woken=waited_for))
+    states += [_state(seen, "Warm" if seen.phase == "Ready" else "Starting") for seen in places.warm]
+    for seen in places.dormant:
+        state = known.get(seen.name)
+        listed = state.listed_version if state is not None else None
+        states.append(_state(seen, "Dormant", listed=listed or 0))
+    return states + [_state(seen, "Draining", draining=0) for seen in places.surplus]
 
 
 def _number(name: str) -> int:
@@ -125,24 +247,38 @@ def _drains(seen: Seen, known: dict[str, ReplicaState]) -> bool:
     return seen.phase == "Draining" or (seen.name in known and known[seen.name].phase == "Draining")
 
 
-def _state(seen: Seen, known: dict[str, ReplicaState], draining_version: int | None) -> ReplicaState:
+def _state(
+    seen: Seen,
+    phase: ReplicaPhase,
+    *,
+    woken: bool = False,
+    listed: int | None = None,
+    draining: int | None = None,
+) -> ReplicaState:
     return ReplicaState(
         name=seen.name,
-        phase="Draining" if draining_version is not None else seen.phase,
+        phase=phase,
         address=seen.address,
         pid=seen.pid,
         started_at=seen.started_at,
         exit_code=seen.exit_code,
-        draining_version=draining_version,
+        woken=woken,
+        listed_version=listed,
+        draining_version=draining,
         sandbox=seen.sandbox,
     )
 
 
-def _may_stop(state: ReplicaState, world: RevisionWorld) -> bool:
-    """Only when every gateway has loaded routes without it: a request under way ends in peace."""
-    if state.phase != "Draining" or not state.draining_version:
+def _may_stop(seen: Seen, known: dict[str, ReplicaState], world: RevisionWorld) -> bool:
+    """Only when every gateway has loaded routes without it: a request under way ends in peace. One that was woken while
+    it was taken out answers first who waits for it."""
+    version = known[seen.name].draining_version if seen.name in known else None
+    if not version or (seen.woken and seen.phase == "Starting"):
         return False
-    return world.observed_version is None or world.observed_version >= state.draining_version
+    return world.observed_version is None or world.observed_version >= version
+
+
+# --- ends -------------------------------------------------------------------------------------------------------
 
 
 def _count_ends(
@@ -159,11 +295,13 @@ def _count_ends(
             # Never known, or taken out of the routes and asked to end: no end of its own.
             continue
         lived = (now - seen.started_at).total_seconds() if seen.started_at else 0.0
-        short = state.phase != "Ready" or lived < _STABLE_SECONDS
+        # One that slept had nothing to do but to listen; if a request had woken it, it did not get ready.
+        was_well = state.phase in ("Ready", "Warm") or (state.phase == "Dormant" and not seen.woken)
+        short = not was_well or lived < _STABLE_SECONDS
         failures = status.failures + 1 if short else 0
         words = how_it_ended(seen, revision.spec.runtime)
         # A replica that had been ready is replaced at once; one that never was waits.
-        wait = 0.0 if state.phase == "Ready" and failures < CRASH_LOOP_FAILURES else retry_seconds(failures)
+        wait = 0.0 if was_well and failures < CRASH_LOOP_FAILURES else retry_seconds(failures)
         status = status.model_copy(
             update={
                 "restarts": status.restarts + 1,
@@ -208,16 +346,22 @@ def how_it_ended(seen: Seen, runtime: RuntimeSettings) -> str:
     return f"{how}; last lines:\n{tail}" if tail else how
 
 
-def _phase(status: RevisionStatus, wanted: int, ready: int) -> tuple[RevisionPhase, str]:
-    if wanted == 0:
+def _phase(status: RevisionStatus, wish: _Wish, places: _Places, ready: int) -> tuple[RevisionPhase, str]:
+    restarting = status.last_exit and f"restarting after: {status.last_exit}"
+    if not wish.total:
         return "Idle", ""
-    if ready >= wanted:
+    if ready and ready >= wish.routed:
         return "Ready", ""
+    if places.dormant and wish.sleeping:
+        failed = f"; the last one ended: {status.last_exit}" if status.failures else ""
+        return "Idle", f"sleeping: the next request starts a replica{failed}"
     if status.failures >= CRASH_LOOP_FAILURES:
         return "CrashLoop", f"{status.failures} replicas in a row ended: {status.last_exit}"
     if ready:
-        return "Degraded", f"{ready} of {wanted} replicas are ready"
-    return "Starting", status.last_exit and f"restarting after: {status.last_exit}"
+        return "Degraded", f"{ready} of {wish.routed} replicas are ready"
+    if places.woken:
+        return "Starting", "a request waits for it"
+    return "Starting", restarting
 
 
 def _all_stable(serving: Sequence[Seen], wanted: int, now: datetime.datetime) -> bool:

@@ -44,6 +44,10 @@ class ReplicaState(Status):
     pid: int | None = None
     started_at: datetime.datetime | None = None
     exit_code: int | None = None
+    woken: bool = False
+    """A request started it, and it is not ready yet or all others sleep: requests wait for it."""
+    listed_version: int | None = None
+    """Of a dormant one: resourceVersion at which it was listed; the others drain when every gateway has loaded that."""
     draining_version: int | None = None
     """resourceVersion at which it was taken out of the routes; it is stopped when every gateway has loaded that."""
     sandbox: str = ""
@@ -64,9 +68,9 @@ class RevisionStatus(Status):
     """Nothing needs to run, but a request must be held and answered: a dormant replica listens for it. Has a meaning
     only while `wanted_replicas` is 0."""
     warm_replicas: int = 0
-    """Replicas beyond `wanted_replicas` that are loaded and ready, but in no route."""
+    """Replicas beyond `wanted_replicas` that are loaded and ready, but in no route. None while that is 0."""
     woken: bool = False
-    """A request woke the dormant replica; true until `sleeping` is taken back or all sleeps again."""
+    """A request woke the dormant replica; true until `sleeping` is taken back, also if that replica has ended since."""
     phase: RevisionPhase = "Pending"
     message: str = ""
     environment: str | None = None

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from podium.resources.revision import RevisionSpec
 
-ReplicaPhase = Literal["Starting", "Ready", "Draining", "Exited"]
+ReplicaPhase = Literal["Dormant", "Starting", "Ready", "Draining", "Exited"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class ReplicaWish:
     model_path: Path
     manifest_path: Path
     extra_read_paths: tuple[Path, ...] = ()
+    dormant: bool = False
+    """It listens, and starts its server when the first request comes, whether or not anything of Podium runs then."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class ReplicaObservation:
     """Of one that ended: its last lines, and at the end how it ended, in words."""
     sandbox: str
     """The level reached: `none`, `files`, `full`; empty before it is known."""
+    woken: bool = False
+    """It was dormant, and a request started it; `started_at` is when."""
 
 
 class Target(Protocol):
@@ -56,7 +60,8 @@ class Target(Protocol):
     """
 
     def start(self, wish: ReplicaWish) -> ReplicaObservation:
-        """Start it unless it was started before. Raises Refused, Unavailable."""
+        """Start it (or have it listen, where it is to be dormant) unless that was done before. Raises Refused,
+        Unavailable."""
 
     def observe(self, revision_uid: str) -> list[ReplicaObservation]:
         """All replicas of the revision, those that ended too until they are forgotten."""
@@ -75,7 +80,7 @@ class Target(Protocol):
 
 
 class ExitWatch(Protocol):
-    """A target that can tell at once when a replica ends."""
+    """A target that can tell at once when a replica ends, and soon when a dormant one is woken."""
 
     def watch(self, callback: Callable[[str], None]) -> None:
         """`callback(revision_uid)` from any thread, for every replica that was started or observed."""

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from podium.processes.sandbox import Box, Limits, python_roots, scrubbed_environment
-from podium.processes.supervision import Program, private_folder
+from podium.processes.supervision import Dormant, Program, private_folder
 from podium.resources.deployment import RuntimeSettings
 from podium.resources.errors import Unavailable
 from podium.resources.warmup import Warmup
 from podium.targets.port import ReplicaWish
 from podium.targets.process import commands
+from podium.targets.process.checked_start import DAMAGED
+from podium.targets.process.health import Question
 
 _LISTENER = 3
+_OWN_FINAL = (2, 3)
+"""Exit codes of Podium's own model server that another start would not mend: a bad configuration, damaged files."""
 AFTER_DRAIN_SECONDS = 5.0
 """The model server drains by itself and then ends; the shim's patience is that much longer."""
 
@@ -35,7 +39,8 @@ def configuration(wish: ReplicaWish, folder: Path, ports: Mapping[str, int]) -> 
         "modelPath": str(wish.model_path),
         "manifestPath": str(wish.manifest_path),
         "manifestDigest": spec.manifest_digest,
-        "listen": {"fd": _LISTENER},
+        # Who has woken it waits until it can answer; a build that does not know this refuses it, and says so.
+        "listen": {"fd": _LISTENER, "hold": True} if wish.dormant else {"fd": _LISTENER},
         "batch": {"maxSize": spec.runtime.max_batch, "maxDelayMs": spec.runtime.max_delay * 1000},
         "queue": {"maxLength": spec.runtime.queue_length},
         "maxBodyBytes": spec.runtime.max_body,
@@ -104,7 +109,16 @@ def program(
             cpus=cpus,
         ),
         socket=None if ports else socket,
+        dormant=_dormant(spec.runtime, socket) if wish.dormant else None,
         grace=spec.runtime.drain_seconds + AFTER_DRAIN_SECONDS,
+    )
+
+
+def _dormant(runtime: RuntimeSettings, socket: Path) -> Dormant:
+    return Dormant(
+        start_timeout=runtime.startup_timeout,
+        final=_OWN_FINAL if runtime.command is None else (DAMAGED,),
+        question=Question(socket, runtime.probe_path).request.decode(),
     )
 
 

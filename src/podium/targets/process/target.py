@@ -24,6 +24,7 @@ from podium.targets.process.health import Answer, ask
 from podium.targets.process.ports import Ports, is_free
 from podium.targets.process.programs import AFTER_DRAIN_SECONDS, choose_processors, configuration, program
 from podium.targets.process.replicas import Kept, Replica, Replicas, bound_processors
+from podium.targets.process.wakes import WakeWatch
 
 _ASK_SECONDS = 1.0
 _ASK_STARTING_SECONDS = 0.25
@@ -48,6 +49,7 @@ class ProcessTarget:
         self._exits = ExitWatcher("replica-exits")
         self._callback: Callable[[str], None] | None = None
         self._watched: set[ProcessIdentity] = set()
+        self._wakes: WakeWatch | None = None
         self._silent_since: dict[ProcessIdentity, float] = {}
         self._looked_at: dict[ProcessIdentity, float] = {}
         self._ports = Ports(sockets)
@@ -57,7 +59,8 @@ class ProcessTarget:
     def start(self, wish: ReplicaWish) -> ReplicaObservation:
         """Start it unless it was started before; one that has ended is not started again.
 
-        Raises Refused (no Linux, sockets' path too long, its fixed port is taken), Unavailable (the shim did not start,
+        Raises Refused (no Linux, sockets' path too long, its fixed port is taken, it is to be dormant and takes no
+        descriptor), Unavailable (the shim did not start,
         the disk is full, the environment is gone). A sandbox level that is required and cannot be reached shows as an
         exit with its reason.
         """
@@ -78,6 +81,12 @@ class ProcessTarget:
 
     def _prepare(self, wish: ReplicaWish, folder: Path) -> None:
         socket, runtime = self._replicas.socket(folder), wish.spec.runtime
+        if wish.dormant and not runtime.takes_descriptor:
+            raise Refused(
+                "runtime.command: a server that listens on a port of its own cannot be started by a request",
+                next_step="write {fd} in runtime.command, the descriptor of a socket that listens already, or keep "
+                "at least one replica running",
+            )
         ports = self._choose_ports(wish, folder)
         kept = Kept(str(socket), runtime.startup_timeout, ports, runtime.probe_path)
         self._replicas.keep(folder, kept, configuration(wish, folder, ports))
@@ -157,17 +166,22 @@ class ProcessTarget:
         return supervision.read_log(folder, lines)
 
     def watch(self, callback: Callable[[str], None]) -> None:
-        """`callback(revision_uid)`, in a thread of its own, when a replica that was started or observed here ends."""
+        """`callback(revision_uid)`, in a thread of its own, when a replica that was started or observed here ends or is
+        woken."""
         self._callback = callback
+        self._wakes = WakeWatch(callback)
 
     def close(self) -> None:
         """Watch no more; replicas go on."""
         self._callback = None
+        if self._wakes is not None:
+            self._wakes.close()
         self._exits.close()
 
     def _observations(
         self, replicas: Sequence[Replica], timeout: float | None = None
     ) -> list[ReplicaObservation]:
+        # One that is dormant would be woken by the question, and one that is waking does not answer yet.
         asked = [replica for replica in replicas if replica.seen.phase in ("starting", "running")]
         if timeout is None:
             timeout = _ASK_SECONDS if any(replica.was_ready for replica in asked) else _ASK_STARTING_SECONDS
@@ -180,6 +194,8 @@ class ProcessTarget:
         phase = self._phase(replica, answer)
         if phase != "Exited":
             self._watch_shim(replica)
+        if seen.phase == "dormant" and self._wakes is not None:
+            self._wakes.watch(replica.folder, replica.revision_uid)
         tail = [*seen.log_tail, seen.reason] if seen.reason else list(seen.log_tail)
         return ReplicaObservation(
             name=replica.name,
@@ -191,12 +207,17 @@ class ProcessTarget:
             exit_code=seen.exit_code,
             log_tail=tail[-_TAIL_LINES:],
             sandbox=seen.sandbox,
+            woken=seen.woken,
         )
 
     def _phase(self, replica: Replica, answer: Answer | None) -> ReplicaPhase:
         seen = replica.seen
         if seen.phase == "exited":
             return "Exited"
+        if seen.phase == "waking":
+            return "Draining" if self._is_overdue(replica) else "Starting"
+        if seen.phase == "dormant" and not supervision.stop_was_asked(replica.folder):
+            return "Dormant"
         if answer is None or supervision.stop_was_asked(replica.folder):
             return "Draining"
         was_ready = replica.was_ready
@@ -211,12 +232,7 @@ class ProcessTarget:
             return "Ready"
         if was_ready and answer in ("silent", "gone") and self._has_patience(seen.shim):
             return "Ready" if answer == "silent" else "Starting"
-        age = (datetime.now(UTC) - seen.started_at).total_seconds()
-        if not was_ready and age > replica.kept.startup_timeout:
-            limit = f"{replica.kept.startup_timeout:g} s"
-            supervision.stop(
-                replica.folder, 0.0, why=f"ended by Podium: not ready within its startup timeout of {limit}"
-            )
+        if not was_ready and self._is_overdue(replica):
             return "Draining"
         if was_ready and answer in ("silent", "gone"):
             supervision.stop(
@@ -224,6 +240,17 @@ class ProcessTarget:
             )
             return "Draining"
         return "Starting"
+
+    def _is_overdue(self, replica: Replica) -> bool:
+        """One that has never been ready and has had its time; it is ended."""
+        age = (datetime.now(UTC) - replica.seen.started_at).total_seconds()
+        if age <= replica.kept.startup_timeout:
+            return False
+        limit = f"{replica.kept.startup_timeout:g} s"
+        supervision.stop(
+            replica.folder, 0.0, why=f"ended by Podium: not ready within its startup timeout of {limit}"
+        )
+        return True
 
     def _has_patience(self, shim: ProcessIdentity) -> bool:
         now = time.monotonic()
