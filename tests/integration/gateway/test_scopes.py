@@ -86,6 +86,10 @@ def test_scopes_in_several_workspaces(place: tuple[Gateway, Signer, WireServer])
     assert status(gateway, "/ws/team/v2/models/nobody/infer", everything) == 404
     assert status(gateway, "/v2/models/churn/infer", everything) == 403
     assert status(gateway, "/ws/team", everything) == 403
+    anywhere = scoped(signer, "*", can=["metadata"])
+    for path in ("/ws/team/v2/models/churn", "/v2/models/fraud"):
+        assert status(gateway, path, anywhere) == 200
+        assert status(gateway, path, anywhere, "POST") == 403
 
 
 def test_verbs(place: tuple[Gateway, Signer, WireServer]) -> None:
@@ -115,7 +119,7 @@ def test_claims_that_make_no_sense_open_nothing(place: tuple[Gateway, Signer, Wi
         7,
         [""],
         ["/"],
-        ["*"],
+        ["**"],
         ["*/*"],
     ):
         token = signer.token(ws=[], dep=odd, can=BOTH)

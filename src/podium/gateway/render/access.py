@@ -2,8 +2,8 @@
 once and cuts no connection.
 
 A token is good for workspaces (`ws`), or, when it has a scope, for what its scope names: `dep`, the deployments and
-routes as WORKSPACE/NAME or WORKSPACE/*, and `can`, the verbs. Which deployment a request is for is read off its path by
-one more filter. So the rules hold nothing about scopes in use: they do not grow with them, and a new token counts at
+routes as WORKSPACE/NAME, WORKSPACE/* or *, and `can`, the verbs. Which deployment a request is for is read off its path
+by one more filter. So the rules hold nothing about scopes in use: they do not grow with them, and a new token counts at
 once. A gateway from before there were scopes sees a token for no workspace, and refuses it.
 
 Called by `loader` and `listener`. Envoy holds public keys only.
@@ -213,6 +213,7 @@ def _scoped(permission: dict[str, Any], verb: str) -> dict[str, Any]:
     """Tokens whose scope names the deployment that the path names, and the verb."""
     named = conditions.metadata(_METADATA, _CLAIMS, "dep")
     covers = [conditions.is_in(conditions.metadata(_PLACE, key), named) for key in _PLACES]
+    covers.append(conditions.is_in(conditions.text("*"), named))
     # A note that is missing is an error to CEL, and an error is no permission.
     can = _claim("can", {"list_match": {"one_of": {"string_match": {"exact": verb}}}})
     scope = _claim("dep", {"present_match": True})

@@ -13,8 +13,13 @@ def metadata(namespace: str, *path: str) -> Expression:
     """`metadata.filter_metadata[namespace][path]...`: what filters noted about the request."""
     found: Expression = {"select_expr": {"operand": _name("metadata"), "field": "filter_metadata"}}
     for key in (namespace, *path):
-        found = _call("_[_]", found, {"const_expr": {"string_value": key}})
+        found = _call("_[_]", found, text(key))
     return found
+
+
+def text(value: str) -> Expression:
+    """The text itself."""
+    return {"const_expr": {"string_value": value}}
 
 
 def is_in(element: Expression, elements: Expression) -> Expression:
