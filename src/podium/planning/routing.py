@@ -72,6 +72,8 @@ class RouteEntry:
     max_body: int
     """Bytes."""
     unavailable: str
+    waking: float = 0.0
+    """Seconds of `timeout` that are for the start of a replica which a request wakes; 0 where none sleeps."""
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -104,10 +106,28 @@ def _paths(deployment: str, version: str, runtime: RuntimeSettings) -> ServerPat
 
 
 def endpoints_of(revision: Revision | None) -> tuple[str, ...]:
-    """Addresses of the replicas that answer now."""
+    """Addresses of the replicas that answer now. Where none does: of those that a request has woken and that will, or
+    else of the one that sleeps, which a request wakes. Each of them holds its requests until it answers."""
     if revision is None:
         return ()
-    return tuple(sorted(state.address for state in revision.status.replicas if state.phase == "Ready"))
+    replicas = revision.status.replicas
+    ready = [state.address for state in replicas if state.phase == "Ready"]
+    woken = [state.address for state in replicas if state.phase == "Starting" and state.woken]
+    dormant = [state.address for state in replicas if state.phase == "Dormant"]
+    return tuple(sorted(ready or woken or dormant))
+
+
+def waking_seconds(revision: Revision | None) -> float:
+    """How much longer a request to it may take, because it starts a replica. Given before the first request can meet a
+    replica that sleeps, and until none can any more."""
+    if revision is None:
+        return 0.0
+    status = revision.status
+    waits = status.sleeping and not status.wanted_replicas
+    waits |= any(
+        state.phase == "Dormant" or (state.woken and state.phase == "Starting") for state in status.replicas
+    )
+    return revision.spec.runtime.startup_timeout if waits else 0.0
 
 
 def plan_route(
@@ -150,7 +170,8 @@ def plan_route(
         if isinstance(strategy, BlueGreenStrategy):
             preview, header = arm(candidate_name, "preview", 0), strategy.preview_header
     served = candidate_name if weight == WHOLE else stable_name
-    reason = "" if live else _why_unavailable(deployment)
+    waking = max(waking_seconds(revisions.get(name or "")) for name in (stable_name, candidate_name))
+    reason = "" if live else _why_unavailable(deployment, revisions.get(served or ""))
     return RouteEntry(
         workspace=workspace,
         deployment=deployment.metadata.name,
@@ -159,10 +180,11 @@ def plan_route(
         preview=preview,
         preview_header=header if preview else None,
         direct=arm(served, "direct", 0),
-        timeout=spec.runtime.request_timeout,
+        timeout=spec.runtime.request_timeout + waking,
         idempotent=spec.idempotent,
         max_body=spec.runtime.max_body,
         unavailable=reason,
+        waking=waking,
     )
 
 
@@ -170,9 +192,13 @@ def _whole(arm: Arm | None) -> tuple[Arm, ...]:
     return () if arm is None else (replace(arm, weight=WHOLE),)
 
 
-def _why_unavailable(deployment: Deployment) -> str:
+def _why_unavailable(deployment: Deployment, revision: Revision | None) -> str:
     if deployment.metadata.deletion_requested_at is not None:
         return "the deployment is being deleted"
     if deployment.spec.replicas == 0:
         return "the deployment has no replicas (spec.replicas is 0)"
+    if revision is not None and revision.status.failures:
+        # Its first words only: what follows are lines of the model's log, which are not for every caller.
+        how = revision.status.last_exit.partition("; last lines:")[0]
+        return f"no replica of the deployment is ready; the last one: {how}"
     return "no replica of the deployment is ready yet"
