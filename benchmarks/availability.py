@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks import disruptions, report
+from benchmarks import disruptions, report, traffic_changes
 from benchmarks.disruptions import Disruption
 from benchmarks.world import World, world
 
@@ -26,6 +26,8 @@ SCENARIOS: dict[str, Disruption] = {
     "gateway agent killed": disruptions.agent_killed,
     "gateway upgraded in place": disruptions.gateway_upgrade,
     "supervisor, server, agent killed": disruptions.everything_killed,
+    "scaled 1, 4, 1": traffic_changes.scaled,
+    "Route changed": traffic_changes.route_changed,
     "model process killed, 1 of 2": disruptions.replica_killed,
     "shim killed, 1 of 2": disruptions.shim_killed,
     "Envoy killed": disruptions.envoy_killed,
