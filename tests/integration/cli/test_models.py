@@ -143,6 +143,32 @@ def test_a_token_is_shown_once_and_works_until_it_is_revoked(
     assert "was revoked" in podium("get", "models", code=1).err
 
 
+def test_a_token_for_one_deployment_is_rotated(podium: Podium) -> None:
+    podium("apply", "-f", "-", stdin=json.dumps(deployment("churn")))
+    what = ("--role", "predict", "--deployment", "churn", "--verb", "predict")
+    issued = podium("token", "create", "job", *what, "-o", "json").json()
+    token_id = issued["info"]["id"]
+    assert issued["info"]["deployments"] == ["default/churn"]
+    assert "default/churn (predict only)" in podium("token", "list").out
+    told = podium("token", "rotate", token_id, "--overlap", "5m")
+    assert told.out.strip().count(".") == 2
+    assert told.out.strip() not in (issued["token"], told.err)
+    assert f"The old one, {token_id}, ends" in told.err
+    shown = podium("token", "show", token_id)
+    for words in ("deployments   default/churn", "verbs         predict", "rotated, ends", "rotated to"):
+        assert words in shown.out, words
+    successor = podium("token", "show", token_id, "-o", "json").json()["rotatedTo"]
+    assert podium("token", "show", successor, "-o", "json").json()["rotatedFrom"] == token_id
+    assert "took its place" in podium("token", "rotate", token_id, code=1).err
+    assert (
+        "deployments[0]"
+        in podium("token", "create", "x", "--role", "predict", "--deployment", "no", code=1).err
+    )
+    assert (
+        "deployments" in podium("token", "create", "x", "--role", "edit", "--deployment", "churn", code=1).err
+    )
+
+
 def test_what_is_wrong_with_a_token_is_named(podium: Podium) -> None:
     assert "role: " in podium("token", "create", "ci", "--role", "king", code=1).err
     assert "lifetime: " in podium("token", "create", "ci", "--role", "view", "--lifetime", "900d", code=1).err
