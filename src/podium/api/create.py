@@ -21,6 +21,7 @@ from podium.api.routes import (
     apply,
     blobs,
     deployments,
+    fleet,
     gateways,
     health,
     models,
@@ -77,6 +78,7 @@ def create_app(services: Services) -> FastAPI:
         records,
         blobs,
         tokens,
+        fleet,
         gateways,
         objects,
     ):

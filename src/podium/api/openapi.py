@@ -312,6 +312,7 @@ def _small() -> dict[str, Any]:
         "GatewayList": _shape(items={"type": "array", "items": _shape(
             name=_TEXT, seenAt=_TIME, observedVersion=_NUMBER,
             rejected={"type": "array", "items": {"type": "object"}}, envoy={"type": "object"})}),
+        "ForgottenGateway": _shape(name=_TEXT, seenAt=_TIME, observedVersion=_NUMBER),
         "Health": _shape(status={"const": "ok"}, version=_TEXT),
         "Readiness": _shape(status={"const": "ok"}, version=_TEXT, schema=_TEXT, resourceVersion=_NUMBER),
         "KindList": _shape(items={"type": "array", "items": _shape(

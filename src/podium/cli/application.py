@@ -8,6 +8,7 @@ from podium.cli.commands import (
     applying,
     demonstration,
     diagnosis,
+    gateways,
     information,
     load,
     local,
@@ -39,6 +40,7 @@ def build() -> typer.Typer:
         part.register(app)
     app.add_typer(models.build(), name="model")
     app.add_typer(tokens.build(), name="token")
+    app.add_typer(gateways.build(), name="gateway")
     for last in (information, demonstration):
         last.register(app)
     return app

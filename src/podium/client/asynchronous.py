@@ -311,9 +311,14 @@ class AsyncClient:
         """Who changed what, newest first."""
         return await self._run(operations.records("/audit", limit, workspace=workspace, kind=kind, name=name))
 
-    async def gateways(self) -> Sequence[dict[str, Any]]:
-        """The gateways that reported lately."""
-        return list((await self._run(operations.plain("/gateways")))["items"])
+    async def gateways(self, *, since: int | None = None) -> Sequence[dict[str, Any]]:
+        """The gateways that reported in the last `since` seconds; ten minutes if left out."""
+        return await self._run(operations.gateways(since))
+
+    async def forget_gateway(self, name: str, *, force: bool = False) -> dict[str, Any]:
+        """Nothing waits any longer for a gateway that is gone; its last report. Raises NotFound; Refused where it still
+        reports, unless `force`: then it is known again with its next report."""
+        return await self._run(operations.forget_gateway(name, force))
 
     async def ready(self) -> dict[str, Any]:
         """Version and schema of a server that is ready. Raises Unavailable."""

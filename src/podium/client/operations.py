@@ -187,6 +187,18 @@ def revoke_token(token_id: str) -> Operation[TokenInfo]:
     return TokenInfo.model_validate(reply.json())
 
 
+def gateways(since: int | None) -> Operation[list[dict[str, Any]]]:
+    """Those that reported in the last `since` seconds."""
+    reply = yield from call(Call("GET", "/gateways", {"since": since}))
+    return list(reply.json()["items"])
+
+
+def forget_gateway(name: str, force: bool) -> Operation[dict[str, Any]]:
+    """Its last report, as it was."""
+    reply = yield from call(Call("DELETE", f"/gateways/{segment(name)}", {"force": force or None}))
+    return dict(reply.json())
+
+
 def records(path: str, limit: int, **filters: str | None) -> Operation[list[dict[str, Any]]]:
     """Up to `limit` rows of events or audit, newest first, over as many pages as it takes."""
     rows: list[dict[str, Any]] = []

@@ -307,9 +307,14 @@ class Client:
         """Who changed what, newest first."""
         return self._run(operations.records("/audit", limit, workspace=workspace, kind=kind, name=name))
 
-    def gateways(self) -> Sequence[dict[str, Any]]:
-        """The gateways that reported lately."""
-        return list(self._run(operations.plain("/gateways"))["items"])
+    def gateways(self, *, since: int | None = None) -> Sequence[dict[str, Any]]:
+        """The gateways that reported in the last `since` seconds; ten minutes if left out."""
+        return self._run(operations.gateways(since))
+
+    def forget_gateway(self, name: str, *, force: bool = False) -> dict[str, Any]:
+        """Nothing waits any longer for a gateway that is gone; its last report. Raises NotFound; Refused where it still
+        reports, unless `force`: then it is known again with its next report."""
+        return self._run(operations.forget_gateway(name, force))
 
     def ready(self) -> dict[str, Any]:
         """Version and schema of a server that is ready. Raises Unavailable."""

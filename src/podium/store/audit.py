@@ -14,6 +14,7 @@ from podium.store.pages import below
 from podium.store.tables import audit as table
 
 TOKEN = "Token"  # noqa: S105 - the kind that rows about tokens name
+GATEWAY = "Gateway"
 ActorKind = Literal["user", "system"]
 
 

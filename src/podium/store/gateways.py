@@ -37,6 +37,6 @@ def seen(connection: Connection, since: datetime.datetime) -> list[GatewayRow]:
     return [GatewayRow(**row._mapping) for row in rows]
 
 
-def forget(connection: Connection, name: str) -> None:
-    """Its row goes, if there is one."""
-    connection.execute(delete(table).where(table.c.name == name))
+def forget(connection: Connection, name: str) -> bool:
+    """Its row goes; whether there was one."""
+    return connection.execute(delete(table).where(table.c.name == name)).rowcount > 0

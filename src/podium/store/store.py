@@ -195,11 +195,11 @@ class Store:
         with self._database.reading() as connection:
             return gateways.seen(connection, since)
 
-    def forget_gateway(self, name: str) -> None:
-        """A gateway that is gone for good."""
-        with self._database.writing() as connection:
-            gateways.forget(connection, name)
-            load.forget(connection, name)
+    def forget_gateway(self, name: str, actor: Actor) -> None:
+        """A gateway that is gone for good, audited. One that still reports is known again with its next report. Raises
+        NotFound."""
+        with self.write(actor) as tx:
+            tx.forget_gateway(name)
 
     def record_load(self, gateway: str, at: float, rows: Sequence[LoadRow]) -> None:
         """What the gateway counted, told at `at` (seconds since 1970). Rows older than a quarter of an hour go."""

@@ -15,7 +15,7 @@ from podium.resources.errors import AlreadyExists, Conflict, NotFound, Refused
 from podium.resources.kinds import KINDS, AnyResource
 from podium.resources.model import ModelStatus
 from podium.resources.shape import Spec, Status
-from podium.store import aliases, audit, events, gateways, places, resources, tokens, work
+from podium.store import aliases, audit, events, gateways, load, places, resources, tokens, work
 from podium.store.aliases import AliasRow
 from podium.store.audit import GATEWAY, TOKEN, Actor, AuditRow, Subject
 from podium.store.changes import ChangeType, PendingChanges
@@ -214,6 +214,7 @@ class Write(Read):
         """See `Store.forget_gateway`."""
         if not gateways.forget(self._connection, name):
             raise NotFound(f"there is no gateway {name[:120]!r}", next_step="podium gateway list --all")
+        load.forget(self._connection, name)
         self.audit("forget", Subject(GATEWAY, name=name), f"forgot gateway {name}")
 
     def set_alias(self, workspace: str, model: str, alias: str, version: str | None) -> AnyResource:

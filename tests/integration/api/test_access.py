@@ -21,7 +21,7 @@ from tests.integration.api.server import TESTER, ApiServer, deployment, model, s
 
 OPEN = {"isAlive", "isReady", "getMetrics", "listSchemas", "getSchema"}
 GATEWAY = {"watch", "getGatewayConfig", "reportGateway"}
-ADMINS = {"createToken", "listTokens", "getToken", "rotateToken", "revokeToken", "deleteWorkspace"}
+ADMINS = {"createToken", "listTokens", "getToken", "rotateToken", "revokeToken", "deleteWorkspace", "forgetGateway"}
 """deleteWorkspace asks for a writer first, and then for an admin."""
 BODIES: dict[str, Any] = {
     "apply": model("m", workspace="red"),

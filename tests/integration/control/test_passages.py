@@ -113,7 +113,7 @@ def test_a_dead_candidate_does_not_wait_for_statistics(plant: Any) -> None:
 def test_a_step_waits_for_the_gateway_and_a_rollback_does_not_wait_for_a_silent_one(plant: Any) -> None:
     first(plant)
     plant.gateway_alive = False
-    plant.store.forget_gateway("gw")
+    plant.store.forget_gateway("gw", USER)
     second(plant)
     rollout = plant.get("Rollout", "churn-2")
     assert not rollout.status.loaded

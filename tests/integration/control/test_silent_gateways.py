@@ -7,6 +7,7 @@ from podium.cli.explain import explanation
 from podium.control import loop
 from podium.control.gateways import KNOWN_FOR, known_gateways, lowest_observed
 from podium.store import GatewayRow
+from tests.integration.control.conftest import USER
 from tests.integration.control.test_passages import first, live, second
 
 
@@ -41,7 +42,7 @@ def test_the_rollout_its_deployment_its_story_and_an_event_name_it(plant: Any) -
 
 def test_it_goes_on_when_the_gateway_is_forgotten(plant: Any) -> None:
     waiting(plant)
-    plant.store.forget_gateway("gw-2")
+    plant.store.forget_gateway("gw-2", USER)
     plant.settle()
     rollout = plant.get("Rollout", "churn-2")
     assert (rollout.status.loaded, rollout.status.silent_gateways) == (True, [])

@@ -1,9 +1,11 @@
 """What gateways counted: kept for a quarter of an hour, read by Deployment or all together."""
 
 import dataclasses
+import datetime
 
-from podium.store import LoadRow, Store
+from podium.store import GatewayRow, LoadRow, Store
 from podium.store.load import KEPT_SECONDS
+from tests.integration.store.objects import ALICE
 
 START = 1_800_000_000.0
 
@@ -44,7 +46,8 @@ def test_old_rows_go_with_every_report(store: Store) -> None:
 def test_a_gateway_that_is_forgotten_takes_its_counters_along(store: Store) -> None:
     store.record_load("g1", START, [row(START)])
     store.record_load("g2", START, [row(START, gateway="g2")])
-    store.forget_gateway("g1")
+    store.report_gateway(GatewayRow("g1", datetime.datetime.fromtimestamp(START, datetime.UTC), 1, [], {}))
+    store.forget_gateway("g1", ALICE)
     found, reports = store.load(since=0)
     assert [one.gateway for one in found] == ["g2"]
     assert reports == {"g2": START}

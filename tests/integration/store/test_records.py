@@ -157,10 +157,15 @@ def test_a_gateways_newest_report_counts(store: Store) -> None:
         store.report_gateway(row)
     assert store.gateways(since=at - 2 * HOUR) == [other, fresh]
     assert store.gateways(since=at) == [fresh]
-    store.forget_gateway("g1")
-    store.forget_gateway("never seen")
+    assert store.current_version() == 0, "a report is no change"
+    store.forget_gateway("g1", ALICE)
+    with pytest.raises(NotFound, match="there is no gateway 'never seen'"):
+        store.forget_gateway("never seen", ALICE)
     assert store.gateways(since=at - 2 * HOUR) == [other]
-    assert store.current_version() == 0
+    with store.read() as transaction:
+        assert [(row.actor, row.verb, row.kind, row.name) for row in transaction.audit()] == [
+            ("alice", "forget", "Gateway", "g1")
+        ]
 
 
 def test_an_alias_moves_in_one_transaction_with_its_history(store: Store) -> None:
