@@ -30,6 +30,7 @@ from podium.api.routes import (
     published,
     records,
     tokens,
+    traffic,
     watch,
 )
 from podium.api.services import Services
@@ -80,6 +81,7 @@ def create_app(services: Services) -> FastAPI:
         tokens,
         fleet,
         gateways,
+        traffic,
         objects,
     ):
         api.include_router(part.router())

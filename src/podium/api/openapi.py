@@ -17,6 +17,7 @@ from podium.api.applying import SERVER_MADE
 from podium.api.wire import JSON
 from podium.resources import requests
 from podium.resources.kinds import KINDS, Kind
+from podium.resources.load import Traffic
 from podium.resources.profile import Profile, ProfileRequest
 from podium.resources.quantities import Duration, Size
 from podium.resources.route_test import RouteTestRequest, RouteTestResult
@@ -49,6 +50,7 @@ _ANSWERS = (
     requests.GatewayReceipt,
     requests.GatewayConfig,
     Profile,
+    Traffic,
     RouteTestResult,
 )
 WATCH_EXAMPLE = (
