@@ -35,14 +35,14 @@ class ClusterLoad(Spec):
     """Under way or waiting for a connection just then."""
     time_ms: Annotated[float, Field(ge=0, le=1e18)] = 0.0
     """Sum of how long they took."""
-    buckets: list[tuple[Annotated[float, Field(ge=0, le=1e9)], Annotated[int, _COUNT]]] = Field(
-        default_factory=list, max_length=200
-    )
-    """(upper edge in ms, requests that took no longer), cumulative; only edges beside a bucket with requests."""
+    buckets: list[
+        Annotated[list[Annotated[float, Field(ge=0, le=1e18)]], Field(min_length=2, max_length=2)]
+    ] = Field(default_factory=list, max_length=200)
+    """[upper edge in ms, requests that took no longer], cumulative; only edges beside a bucket with requests."""
 
     @field_validator("buckets")
     @classmethod
-    def _ascending(cls, buckets: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    def _ascending(cls, buckets: list[list[float]]) -> list[list[float]]:
         edges, counts = [edge for edge, _ in buckets], [count for _, count in buckets]
         if edges != sorted(set(edges)) or counts != sorted(counts):
             raise ValueError("expected ascending edges with counts that never fall")
@@ -109,7 +109,7 @@ class DeploymentTraffic(Status):
     ready_replicas: int
     wanted_replicas: int
     report_age: float | None
-    """Seconds since a gateway last told its counters; null if none ever did."""
+    """Seconds since a gateway last told its counters; null if none did in the window."""
     gateways: list[str]
     """Those whose counters are in here: they reported lately."""
     scaling: ScalingSummary | None

@@ -13,9 +13,10 @@ from podium.api.services import Services, services_of
 from podium.api.tokens import ISSUER
 from podium.api.wire import JSON, read_model
 from podium.resources.errors import NotFound
+from podium.resources.load import LoadReport
 from podium.resources.requests import GatewayConfig, GatewayReceipt, GatewayReport, RetiringToken
 from podium.resources.rollout import FINAL_PHASES
-from podium.store import GatewayRow, SampleRow
+from podium.store import GatewayRow, LoadRow, SampleRow
 
 App = Annotated[Services, Depends(services_of)]
 GatewayName = Annotated[
@@ -84,6 +85,8 @@ def _add_report(routes: APIRouter) -> None:
         ahead = given.observed_version > services.store.current_version()
         observed = 0 if ahead else given.observed_version
         services.store.report_gateway(GatewayRow(name, now, observed, rejected, dict(given.envoy)))
+        if given.load is not None:
+            services.store.record_load(name, now.timestamp(), _load_rows(name, given.load, now.timestamp()))
         kept, concerned = _keep(services, name, given)
         concerned |= _waiting(services, observed)
         if concerned:
@@ -105,6 +108,28 @@ def _add_list(routes: APIRouter) -> None:
         return JSON(
             {"items": [_shown(row, caller.may_enter) for row in services.store.gateways(since=after)]}
         )
+
+
+def _load_rows(gateway: str, load: LoadReport, now: float) -> list[LoadRow]:
+    """By the server's own clock: gateways on other machines may have another idea of the time."""
+    return [
+        LoadRow(
+            at=now - one.age,
+            gateway=gateway,
+            epoch=load.epoch,
+            workspace=one.workspace,
+            deployment=one.deployment,
+            revision=one.revision,
+            role=one.role,
+            requests=one.requests,
+            errors=one.errors,
+            refused=one.refused,
+            active=one.active,
+            time_ms=one.time_ms,
+            buckets=one.buckets,
+        )
+        for one in load.clusters
+    ]
 
 
 def _keep(services: Services, gateway: str, given: GatewayReport) -> tuple[int, set[str]]:
