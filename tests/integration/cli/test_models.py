@@ -143,7 +143,8 @@ def test_a_token_is_shown_once_and_works_until_it_is_revoked(
     assert "was revoked" in podium("get", "models", code=1).err
 
 
-def test_a_token_for_one_deployment_is_rotated(podium: Podium) -> None:
+def test_a_token_for_one_deployment_is_rotated(podium: Podium, folder: Path) -> None:
+    podium("model", "push", "churn", str(folder))
     podium("apply", "-f", "-", stdin=json.dumps(deployment("churn")))
     what = ("--role", "predict", "--deployment", "churn", "--verb", "predict")
     issued = podium("token", "create", "job", *what, "-o", "json").json()
