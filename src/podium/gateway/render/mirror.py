@@ -14,7 +14,7 @@ SHADOW_HEADER = "x-podium-shadow"
 """`true` on each copy, so that a replica knows that nobody reads its answer. No client can send it."""
 UNDER_WAY = 256
 """Copies that one gateway has under way to one shadow; more are not sent, and count as its
-`upstream_rq_pending_overflow`."""
+`upstream_rq_active_overflow`."""
 
 
 def mirroring(shadows: Iterable[tuple[Arm, int]]) -> dict[str, Any]:

@@ -72,6 +72,12 @@ def local_replies() -> dict[str, Any]:
                 ),
             },
             {
+                "filter": _when("response.code_details == 'reached_concurrency_limit'"),
+                "body_format_override": _format(
+                    "unavailable", "the route's adaptive limit of concurrency is reached"
+                ),
+            },
+            {
                 "filter": _when(revoked),
                 "status_code": 401,
                 "body_format_override": _format("unauthenticated", "the token has been revoked"),
