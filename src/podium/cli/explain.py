@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from podium.cli.display import clean, clock, coloured, span
 
 if TYPE_CHECKING:
-    from podium.resources.deployment import CanaryStep
     from podium.resources.kinds import Rollout
     from podium.resources.rollout import Decision
+    from podium.resources.strategies import CanaryStep
 
 _SHIFTS = ("start", "advance", "promote", "rollback", "supersede")
 _NAMES = {

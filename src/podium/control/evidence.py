@@ -21,8 +21,8 @@ from podium.analysis import (
     observe,
 )
 from podium.planning.looks import Trial
-from podium.resources.deployment import CanaryStrategy
 from podium.resources.kinds import Revision, Rollout
+from podium.resources.strategies import CanaryStrategy
 from podium.store import SampleRow, Store
 
 _log = logging.getLogger("podium.control.evidence")

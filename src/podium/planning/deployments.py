@@ -9,18 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from podium.resources.deployment import (
-    BlueGreenStrategy,
-    CanaryStrategy,
-    DeploymentPhase,
-    DeploymentSpec,
-    DeploymentStatus,
-    RolloutSettings,
-)
+from podium.resources.deployment import DeploymentPhase, DeploymentSpec, DeploymentStatus, RolloutSettings
 from podium.resources.kinds import Deployment, ModelVersion, Revision, Rollout
 from podium.resources.manifest import canonical_json
 from podium.resources.revision import RevisionSpec
 from podium.resources.rollout import FINAL_PHASES, RolloutSpec
+from podium.resources.strategies import BlueGreenStrategy, CanaryStrategy
 
 ROLLBACK_ANNOTATION = "podium/rollback-to"
 """`REVISION@GENERATION`, written by a rollback: that generation's wish is to have that revision back."""

@@ -19,15 +19,9 @@ from podium.analysis import (
     Window,
     judge_evidence,
 )
-from podium.resources.deployment import (
-    Analysis,
-    CanaryStep,
-    CanaryStrategy,
-    MetricMargin,
-    RolloutSettings,
-    Threshold,
-)
+from podium.resources.deployment import Analysis, MetricMargin, RolloutSettings, Threshold
 from podium.resources.kinds import Rollout
+from podium.resources.strategies import CanaryStep, CanaryStrategy
 
 _RATES = {"errorRate": "error_rate", "refusalRate": "refusal_rate", "slowRate": "slow_rate"}
 

@@ -6,10 +6,11 @@ Called by the API for `?dryRun` and by `podium diff` through it.
 from podium.planning.deployments import Outcome, World, decide
 from podium.planning.looks import analysis_settings
 from podium.planning.rollouts import step_cap
-from podium.resources.deployment import BlueGreenStrategy, CanaryStrategy, RolloutSettings, Threshold
+from podium.resources.deployment import RolloutSettings, Threshold
 from podium.resources.kinds import Deployment
 from podium.resources.quantities import format_duration
 from podium.resources.rollout import FINAL_PHASES
+from podium.resources.strategies import BlueGreenStrategy, CanaryStrategy
 
 
 def describe(old: Deployment | None, new: Deployment, world: World) -> list[str]:

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from podium.planning.gateways import GatewayView, lost_ones, not_loaded
 from podium.planning.looks import Look, Trial, look_at
-from podium.resources.deployment import BlueGreenStrategy, CanaryStep, CanaryStrategy
 from podium.resources.kinds import Revision, Rollout
 from podium.resources.rollout import FINAL_PHASES, Decision, RolloutStatus
+from podium.resources.strategies import BlueGreenStrategy, CanaryStep, CanaryStrategy
 
 _LOOK = datetime.timedelta(seconds=1)
 _SOON = datetime.timedelta(milliseconds=200)

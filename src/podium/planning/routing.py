@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from podium.resources.deployment import BlueGreenStrategy, RuntimeSettings
+from podium.resources.deployment import RuntimeSettings
 from podium.resources.kinds import Deployment, Revision, Rollout
+from podium.resources.strategies import BlueGreenStrategy
 from podium.resources.traffic import DeploymentTraffic
 
 WHOLE = 10_000

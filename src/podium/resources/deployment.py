@@ -1,7 +1,6 @@
 """Deployment: the wish to serve a version or an alias of a model, and how traffic passes to a new one."""
 
 import datetime
-import itertools
 import re
 from typing import Annotated, Literal
 
@@ -11,11 +10,10 @@ from podium.resources.command import Command, extra_ports, placeholders
 from podium.resources.quantities import Duration, Size
 from podium.resources.scaling import Scaling, ScalingStatus
 from podium.resources.shape import Name, Spec, Status
+from podium.resources.strategies import CanaryStrategy, Strategy
 from podium.resources.traffic import DeploymentTraffic
 from podium.resources.warmup import Warmup
 
-PREVIEW_HEADER = "x-podium-preview"
-_HEADER = re.compile(r"[a-z0-9][-a-z0-9_]{0,63}")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _OWN_SETTINGS = (
     "max_batch",
@@ -176,81 +174,6 @@ class SandboxSettings(Spec):
     `full` = files, TCP and local sockets."""
     connect_ports: list[Annotated[int, Field(ge=1, le=65535)]] = Field(default_factory=list, max_length=32)
     """TCP ports that the model may connect to; none by default."""
-
-
-class CanaryStep(Spec):
-    """One share of traffic for the candidate, kept until `duration` has passed or `requests` were seen by it."""
-
-    weight: Annotated[int, Field(ge=1, le=100)]
-    """Percent of requests that go to the candidate."""
-    duration: Duration | None = None
-    requests: Annotated[int, Field(ge=1, le=10**9)] | None = None
-    max_duration: Duration | None = None
-    """Cap: past it without enough evidence the verdict is inconclusive. None: ten times `duration` but at least a
-    minute, or 1h with `requests`."""
-
-    @model_validator(mode="after")
-    def _has_an_end(self) -> "CanaryStep":
-        if (self.duration is None) == (self.requests is None):
-            raise ValueError("expected exactly one of duration and requests")
-        return self
-
-
-def _default_steps() -> list[CanaryStep]:
-    return [CanaryStep(weight=10, duration=60), CanaryStep(weight=50, duration=60)]
-
-
-class CanaryStrategy(Spec):
-    """Traffic moves in steps, each one judged."""
-
-    type: Literal["canary"] = "canary"
-    steps: list[CanaryStep] = Field(default_factory=_default_steps, min_length=1, max_length=50)
-    warmup: Annotated[Duration, Field(le=3600)] = 0.0
-    """Requests in this time after a step's shift are not counted (cold caches)."""
-    keep_old: Annotated[Duration, Field(le=30 * 86400)] = 30.0
-    """How long the old revision stays warm after promotion."""
-
-    @model_validator(mode="after")
-    def _ascending(self) -> "CanaryStrategy":
-        weights = [step.weight for step in self.steps]
-        if any(later <= earlier for earlier, later in itertools.pairwise(weights)):
-            raise ValueError("steps: expected weights that rise from step to step")
-        return self
-
-
-class BlueGreenStrategy(Spec):
-    """The candidate can be previewed by header, then all traffic flips at once."""
-
-    type: Literal["blueGreen"] = "blueGreen"
-    preview_header: str = PREVIEW_HEADER
-    """Requests with this header set to `true` go to the candidate before the flip; they are never counted."""
-    auto_promote: bool = True
-    preview_for: Annotated[Duration, Field(le=30 * 86400)] = 0.0
-    """How long the preview lasts before an automatic flip."""
-    observe: Annotated[Duration, Field(le=86400)] = 30.0
-    """How long thresholds and liveness are watched after the flip before the rollout counts as promoted."""
-    keep_old: Annotated[Duration, Field(le=30 * 86400)] = 300.0
-
-    @field_validator("preview_header")
-    @classmethod
-    def _check_header(cls, value: str) -> str:
-        if not _HEADER.fullmatch(value) or value in {
-            "host",
-            "authorization",
-            "content-type",
-            "content-length",
-        }:
-            raise ValueError("expected a lower-case header name that is not one of HTTP's own")
-        return value
-
-
-class RecreateStrategy(Spec):
-    """The old revision is replaced as soon as the new one is ready; nothing is judged but liveness."""
-
-    type: Literal["recreate"] = "recreate"
-
-
-Strategy = Annotated[CanaryStrategy | BlueGreenStrategy | RecreateStrategy, Field(discriminator="type")]
 
 
 class MetricMargin(Spec):

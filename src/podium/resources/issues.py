@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from podium.resources.errors import Issue
 
-_CHOICES = {"strategy": ("canary", "blueGreen", "recreate")}
+_CHOICES = {"strategy": ("canary", "blueGreen", "recreate", "shadow", "abTest")}
 """Field -> its choices, whose names follow it in pydantic's locations. Anywhere else they are names like others."""
 _UNNAMED_CHOICE = re.compile(r"(function-\w+|literal|constrained-\w+)\[.*\]", re.DOTALL)
 """How pydantic writes a choice that has no name, such as `function-after[check_name(), str]`."""

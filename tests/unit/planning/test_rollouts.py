@@ -7,9 +7,9 @@ import pytest
 from podium.planning.gateways import GatewayView
 from podium.planning.looks import replay
 from podium.planning.rollouts import decide, step_cap
-from podium.resources.deployment import CanaryStep
 from podium.resources.kinds import Rollout
 from podium.resources.rollout import FINAL_PHASES
+from podium.resources.strategies import CanaryStep
 from tests.unit.planning.worlds import (
     BAD,
     BEFORE_LAST,

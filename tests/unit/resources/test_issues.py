@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from podium.resources import issues as module
-from podium.resources.deployment import DeploymentSpec, Strategy
+from podium.resources.deployment import DeploymentSpec
+from podium.resources.strategies import Strategy
 from podium.resources.issues import issues_of
 from podium.resources.requests import PushRequest, TokenRequest
 from podium.resources.shape import Metadata
@@ -92,7 +93,7 @@ def test_an_unknown_field_is_told_the_known_ones_of_the_choice_that_was_made(
 @pytest.mark.parametrize("wish", [{}, {"type": "canari"}, {"type": None}], ids=str)
 def test_a_choice_that_is_missing_or_unknown_is_told_all_there_are(wish: dict[str, Any]) -> None:
     assert found(DeploymentSpec, strategy(**wish)) == {
-        "rollout.strategy.type": "expected one of canary, blueGreen, recreate"
+        "rollout.strategy.type": "expected one of canary, blueGreen, recreate, shadow, abTest"
     }
 
 
