@@ -1,12 +1,19 @@
-"""gateway list, forget: who routes, and who has gone silent. Called by `application`."""
+"""gateway run, list, forget: one more gateway, who routes, and who has gone silent. Called by `application`."""
 
+import os
+import socket
+import sys
+from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
 from podium.cli.display import age, as_time, clean, coloured, print_table
 from podium.cli.output import emit, emit_list
-from podium.cli.session import Session, command, group
+from podium.cli.reporting import note
+from podium.cli.session import Session, command, group, home_folder
+from podium.resources.errors import InvalidInput, Issue
 
 _MONTH = 30 * 86400
 _SILENT_SECONDS = 5.0
@@ -16,9 +23,62 @@ _SILENT_SECONDS = 5.0
 def build() -> typer.Typer:
     """The group `gateway`."""
     app = group("gateway", "Gateways: what each one has loaded, and which have gone silent.")
+    command(app, "run")(run)
     command(app, "list")(list_gateways)
     command(app, "forget")(forget)
     return app
+
+
+def run(
+    session: Session,
+    name: Annotated[
+        str, typer.Argument(help="What the server is to know it by; `local` is the one of `podium up`.")
+    ],
+    port: Annotated[
+        int, typer.Option("--port", metavar="PORT", help="Where it listens; 0 is any free one.")
+    ] = 0,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="The address that it listens on.")
+    ] = "127.0.0.1",
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--folder", metavar="DIR", help="Its files and its token; else PODIUM_HOME/gateways/NAME."
+        ),
+    ] = None,
+) -> None:
+    """Run one more gateway of this server, in the foreground. Ctrl-C lets requests under way end and stops it."""
+    place = (folder or home_folder() / "gateways" / name).absolute()
+    with session.client() as client:
+        server = urlsplit(client.connection.url)
+        if server.scheme != "http" or server.path:
+            raise InvalidInput(
+                Issue("--url", f"expected http://host:port to follow the server, got {client.connection.url}")
+            )
+        token_file = place / "gateway.token"
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not token_file.exists():
+            issued = client.create_token(name, "gateway", workspaces=["*"], lifetime="365d")
+            handle = os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as file:
+                file.write(issued.token)
+    port = port or _free_port(host)
+    note(f"gateway {name}: http://{f'[{host}]' if ':' in host else host}:{port}, files in {place}")
+    sys.stdout.flush()
+    # Nothing of the caller's own: what this gateway is told stands on its command line.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PODIUM_")}
+    arguments = [
+        "--home", str(place), "--api-host", server.hostname or "127.0.0.1", "--api-port", str(server.port or 80),
+        "--gateway-host", host, "--gateway-port", str(port),
+    ]  # fmt: skip
+    command_line = [sys.executable, "-m", "podium.app", "gateway", *arguments]
+    os.execve(sys.executable, command_line, environment | {"PODIUM_GATEWAY_NAME": name})  # noqa: S606 - no shell
+
+
+def _free_port(host: str) -> int:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
 
 
 def list_gateways(
