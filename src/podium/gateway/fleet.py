@@ -5,7 +5,7 @@ decisions themselves.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from podium.gateway.feed import Change
 from podium.planning.routes import RoutePlan, plan_published
@@ -109,8 +109,14 @@ class Fleet:
         route = self._routes.get(key)
         if route is not None:
             named = ((route.metadata.workspace, name) for name in route.spec.deployments)
-            entries = {deployment[1]: self._entry(deployment) for deployment in named}
-            return Wish(plan_published(route, {name: entry for name, entry in entries.items() if entry}))
+            wishes = {deployment[1]: self._own_wish(deployment) for deployment in named}
+            return Wish(
+                plan_published(route, {name: _arms_of(wish) for name, wish in wishes.items() if wish})
+            )
+        return self._own_wish(key)
+
+    def _own_wish(self, key: Key) -> Wish | None:
+        """What is wanted for a Deployment by its own path."""
         deployment = self._deployments.get(key)
         if deployment is None:
             return None
@@ -150,12 +156,6 @@ class Fleet:
     def routes(self) -> Iterable[Route]:
         """All Routes."""
         return self._routes.values()
-
-    def _entry(self, key: Key) -> RouteEntry | None:
-        deployment = self._deployments.get(key)
-        if deployment is None:
-            return None
-        return plan_route(deployment, self._revisions.get(key, {}), self._rollout(deployment))
 
     def _rollout(self, deployment: Deployment) -> Rollout | None:
         name = deployment.status.rollout
@@ -224,6 +224,14 @@ class Fleet:
             return None
         table = self._revisions if wanted.kind == "Revision" else self._rollouts
         return table.get((workspace, wanted.spec.deployment), {}).get(name)
+
+
+def _arms_of(wish: Wish) -> RouteEntry:
+    """The Deployment for a Route: both arms of a rollout, also one that has no share yet, so that a shift changes
+    weights only."""
+    entry = wish.entry
+    assert isinstance(entry, RouteEntry)  # noqa: S101 - a Route names Deployments only
+    return replace(entry, live=wish.split) if len(wish.split) > 1 and entry.live else entry
 
 
 def _live(workspace: str, revision: str) -> str:

@@ -11,10 +11,12 @@ good fragment stays in force for it, everything else goes on.
 
 import asyncio
 import contextlib
+import datetime
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from podium import __version__
 from podium.gateway.admin import Admin
@@ -27,10 +29,12 @@ from podium.gateway.render.document import Document, document
 from podium.gateway.render.listener import listener
 from podium.gateway.render.read_back import clusters_of, entries_of, is_configured, resources_of
 from podium.gateway.render.routes import EntryRoutes, entry_routes, route_table
-from podium.gateway.render.rules import published_routes
+from podium.gateway.render.rules import published_routes, published_weights
+from podium.gateway.render.tls import certificate
 from podium.gateway.render.weights import over, prefix, read_weights, weights_document, weights_of
 from podium.gateway.settings import (
     ACCESS,
+    CERTIFICATES,
     CLUSTERS,
     LISTENERS,
     REVOKED,
@@ -41,6 +45,9 @@ from podium.gateway.settings import (
 )
 from podium.planning.routes import RoutePlan
 from podium.resources.errors import PodiumError, Unavailable
+
+if TYPE_CHECKING:
+    from podium.gateway.certificates import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +131,12 @@ class Loader:
                 own = {name: known[name] for name in clusters_of(routes) if name in known}
                 shares = {name: share for name, share in split.items() if name.startswith(f"{prefix(*key)}.")}
                 self._good[key] = Piece(None, own, shares, routes)
+        if self._settings.certificate is not None and self._files.version(CERTIFICATES) is None:
+            from podium.gateway.certificates import read_certificate
+
+            # One that is there is renewed later, as any other: a bad file must not keep a gateway from its port.
+            first = read_certificate(self._settings.certificate, datetime.datetime.now(datetime.UTC))
+            self._files.write(CERTIFICATES, certificate(first.chain, first.key))
         self._files.write(LISTENERS, listener(self._settings))
 
     def forget_counts(self) -> None:
@@ -140,7 +153,7 @@ class Loader:
         for key, wish in wishes.items():
             self.refused.pop(key, None)
             try:
-                changed[key] = None if wish is None else _piece(wish)
+                changed[key] = None if wish is None else rendered(wish)
             except PodiumError as error:
                 self._refuse(key, wish, error.message)
         await self._load_or_halve(changed)
@@ -154,6 +167,10 @@ class Loader:
             (ACCESS, access.access(rules, workspaces)),
         ):
             await self._put(kind, content)
+
+    async def load_certificate(self, found: "Certificate") -> None:
+        """New connections get this one; open ones go on. Raises RefusedByEnvoy (the one before stays), Unavailable."""
+        await self._put(CERTIFICATES, certificate(found.chain, found.key))
 
     async def sweep(self) -> None:
         """Remove clusters whose grace is over, and weights that no route asks for."""
@@ -301,10 +318,11 @@ def _routes(piece: Piece | None) -> EntryRoutes | None:
     return piece.routes if piece else None
 
 
-def _piece(wish: Wish) -> Piece:
+def rendered(wish: Wish) -> Piece:
+    """What one Deployment or Route adds to the files. Raises InvalidInput for an address that is none."""
     if isinstance(wish.entry, RoutePlan):
         clusters = {arm.cluster: cluster(arm) for arm in wish.entry.own_arms}
-        return Piece(wish, clusters, {}, published_routes(wish.entry))
+        return Piece(wish, clusters, published_weights(wish.entry), published_routes(wish.entry))
     split = wish.split if len(wish.split) > 1 and wish.entry.live else ()
     return Piece(
         wish=wish,

@@ -87,6 +87,7 @@ def _answering(slots: Iterable[Slot]) -> list[Answering]:
     return [
         Answering(deployment=deployment, revision=revision, version=version, share=width / 100)
         for (deployment, revision, version), width in shares.items()
+        if width
     ]
 
 

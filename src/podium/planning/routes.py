@@ -36,7 +36,8 @@ class FallbackPlan:
 @dataclass(frozen=True)
 class RulePlan:
     """What the gateway does with the requests of one rule. `slots` sum to 10,000 or are empty: then nobody answers
-    here but the fallback, and `unavailable` says why."""
+    here but the fallback, and `unavailable` says why. An arm of a rollout that has no share yet is there with width 0,
+    so that its first share changes a weight and no more."""
 
     name: str
     match: Match | None
@@ -149,7 +150,7 @@ def _slots(rule: Rule, entries: Mapping[str, RouteEntry], standing_in: str) -> t
         for arm, width in _within(live, end - start, from_end=rule.sticky is not None and place % 2 == 0):
             if slots and slots[-1][0] == arm:
                 slots[-1] = (arm, slots[-1][1] + width)
-            elif width:
+            else:
                 slots.append((arm, width))
     return tuple(slots)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from podium.gateway.binary import find_binary
 from podium.gateway.fleet import Wish
-from podium.gateway.loader import Piece, _piece
+from podium.gateway.loader import Piece, rendered
 from podium.gateway.render.access import AccessRules, access, revoked, tokens
 from podium.gateway.render.bootstrap import bootstrap
 from podium.gateway.render.clusters import cluster
@@ -64,7 +64,7 @@ def routes_of(wish: RouteEntry, split: tuple[Arm, ...] = ()) -> list[dict[str, A
 def test_a_shift_of_weights_changes_neither_routes_nor_clusters() -> None:
     def at(weight: int) -> Piece:
         split = (arm(weight=WHOLE - weight), arm("churn-00002", weight=weight))
-        return _piece(Wish(entry(live=tuple(one for one in split if one.weight)), split))
+        return rendered(Wish(entry(live=tuple(one for one in split if one.weight)), split))
 
     pieces = [at(weight) for weight in (0, 1000, 5000, WHOLE)]
     assert len({piece.routes for piece in pieces}) == 1
@@ -241,7 +241,7 @@ def wishes(draw: st.DrawFn) -> Wish:
     found=st.lists(wishes(), max_size=6, unique_by=lambda wish: (wish.entry.workspace, wish.entry.deployment))
 )
 def test_envoy_takes_whatever_specs_allow(tmp_path: Path, found: list[Wish]) -> None:
-    pieces = [_piece(wish) for wish in found]
+    pieces = [rendered(wish) for wish in found]
     rules = AccessRules.parse({"jwks": JWKS, "issuer": "podium", "tokensRequired": True, "revoked": ["x"]})
     given_settings = GatewaySettings(home=tmp_path, name="g", server_url="http://s", port=1)
     table = json.loads(route_table((piece.routes for piece in pieces), configured=True, version="1").content)

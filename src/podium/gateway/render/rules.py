@@ -1,8 +1,7 @@
 """The fragments of the route table for one Route: its rules in their order.
 
 Called by `loader`. Calls `routes` for what all routes have, and `traffic` for what a Route declares beyond its targets.
-The weights stand in the routes themselves: with a sticky key an arm may lie in several places of the line, which
-weights looked up by the cluster's name cannot say.
+A shift of weights changes none of them where Envoy can look the weights up (`weights`).
 """
 
 import re
@@ -12,7 +11,9 @@ from podium.gateway.render.document import fragment
 from podium.gateway.render.problem import answer
 from podium.gateway.render.routes import EntryRoutes, Handling, public_path, route_to
 from podium.gateway.render.traffic import standing_in, with_traffic
+from podium.gateway.render.weights import rule_prefix
 from podium.planning.routes import RoutePlan, RulePlan
+from podium.planning.routing import WHOLE
 from podium.resources.route import Match, StickyKey, TextMatch
 
 CALLER_HEADER = "x-podium-caller"
@@ -54,14 +55,14 @@ def _rule_routes(plan: RoutePlan, rule: RulePlan) -> list[dict[str, Any]]:
         return [with_traffic({"match": match, "direct_response": said}, plan, rule)]
     sticky = rule.sticky
     if sticky is None or len(rule.slots) == 1:
-        return [to(match, _target(rule))]
-    by_key = {**_target(rule, by_hash=True), "hash_policy": _hash(plan, sticky)}
+        return [to(match, _target(plan, rule))]
+    by_key = {**_target(plan, rule, by_hash=True), "hash_policy": _hash(plan, sticky)}
     if sticky.cookie is None:
         return [to(match, by_key)]
     # Without the cookie the other cookies would be the key.
     has = {"name": "cookie", "string_match": {"safe_regex": {"regex": f"(?s){_cookie(sticky.cookie)}"}}}
     with_cookie = {**match, "headers": [*match.get("headers", ()), has]}
-    return [to(with_cookie, by_key), to(match, _target(rule))]
+    return [to(with_cookie, by_key), to(match, _target(plan, rule))]
 
 
 def _handed(plan: RoutePlan, route: dict[str, Any]) -> dict[str, Any]:
@@ -78,11 +79,36 @@ def _neutral(name: str) -> dict[str, Any]:
     return {"pattern": {"regex": pattern}, "substitution": r"/\1/models/-"}
 
 
-def _target(rule: RulePlan, *, by_hash: bool = False) -> dict[str, Any]:
+def published_weights(plan: RoutePlan) -> dict[str, int]:
+    """Runtime key -> basis points for the rules whose weights are not in their routes."""
+    weights = {}
+    for rule in plan.rules:
+        if _shifts_by_runtime(rule):
+            keys = rule_prefix(plan.workspace, plan.route, rule.name)
+            weights.update({f"{keys}.{arm.cluster}": width for arm, width in rule.slots})
+    return weights
+
+
+def _shifts_by_runtime(rule: RulePlan) -> bool:
+    """Envoy looks a weight up by the cluster's name. With a sticky key and more than three variants the first one may
+    lie in several places of the line, which such a weight cannot say: then the weights stand in the route."""
+    names = [arm.cluster for arm, _ in rule.slots]
+    return len(names) > 1 and len(set(names)) == len(names)
+
+
+def _target(plan: RoutePlan, rule: RulePlan, *, by_hash: bool = False) -> dict[str, Any]:
     if len(rule.slots) == 1:
         return {"cluster": rule.slots[0][0].cluster}
-    clusters = [{"name": arm.cluster, "weight": width} for arm, width in rule.slots]
-    return {"weighted_clusters": {"clusters": clusters, **({"use_hash_policy": True} if by_hash else {})}}
+    hashed = {"use_hash_policy": True} if by_hash else {}
+    if not _shifts_by_runtime(rule):
+        shares = [{"name": arm.cluster, "weight": width} for arm, width in rule.slots if width]
+        return {"weighted_clusters": {"clusters": shares, **hashed}}
+    keys = rule_prefix(plan.workspace, plan.route, rule.name)
+    clusters = [
+        {"name": arm.cluster, "weight": WHOLE if place == 0 else 0}
+        for place, (arm, _) in enumerate(rule.slots)
+    ]
+    return {"weighted_clusters": {"runtime_key_prefix": keys, "clusters": clusters, **hashed}}
 
 
 def _hash(plan: RoutePlan, sticky: StickyKey) -> list[dict[str, Any]]:

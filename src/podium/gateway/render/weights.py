@@ -22,19 +22,30 @@ def prefix(workspace: str, deployment: str) -> str:
     return f"split.{workspace}_{deployment}"
 
 
+def rule_prefix(workspace: str, route: str, rule: str) -> str:
+    """What the weights of one rule of a Route are looked up by. No Deployment has ':' in its name."""
+    return f"{prefix(workspace, f'route:{route}')}.{rule}"
+
+
 def weights_of(split: Iterable[Arm], deployment: str) -> dict[str, int]:
     """Runtime key -> basis points for the arms of a rollout."""
     return {f"{prefix(arm.workspace, deployment)}.{arm.cluster}": arm.weight for arm in split}
 
 
 def over(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    """Weights under which the routes before and after a change of one Deployment's arms are both right.
+    """Weights under which the routes before and after a change of one Deployment's or Route's arms are both right.
 
     An arm that is only in the old routes gets nothing any more if another of the old arms goes on; else the old routes
     keep their weights until they are gone.
     """
-    goes_on = any(after.get(key, 0) > 0 for key in before)
-    return {**{key: 0 if goes_on else weight for key, weight in before.items()}, **after}
+    going_on = {_group(key) for key in before if after.get(key, 0) > 0}
+    kept = {key: 0 if _group(key) in going_on else weight for key, weight in before.items()}
+    return {**kept, **after}
+
+
+def _group(key: str) -> str:
+    """The weights that share one route: all of a Deployment's, or those of one rule."""
+    return key.rpartition(".")[0]
 
 
 def weights_document(weights: Mapping[str, int]) -> Document:
