@@ -15,8 +15,9 @@ import httpx
 from podium.gateway.render.access import FILTERS
 from podium.gateway.render.listener import STAT_PREFIX
 from podium.gateway.render.routes import ROUTE_TABLE
+from podium.gateway.render.tls import SECRET
 from podium.gateway.render.weights import VERSION_KEY
-from podium.gateway.settings import CLUSTERS, KINDS, LISTENERS, ROUTES, WEIGHTS
+from podium.gateway.settings import CERTIFICATES, CLUSTERS, KINDS, LISTENERS, ROUTES, WEIGHTS
 from podium.resources.errors import Unavailable
 
 _SECONDS = 5.0
@@ -24,6 +25,7 @@ _SCOPES = {
     LISTENERS: "listener_manager.lds",
     CLUSTERS: "cluster_manager.cds",
     ROUTES: f"http.{STAT_PREFIX}.rds.{ROUTE_TABLE}",
+    CERTIFICATES: f"sds.{SECRET}",
     **{kind: f"extension_config_discovery.http_filter.{name}" for kind, (name, _) in FILTERS.items()},
 }
 """kind of document -> the prefix of its statistics."""
@@ -78,7 +80,7 @@ class Admin:
         names = {f"{scope}.{what}": kind for kind, scope in _SCOPES.items() for what in _REFUSED}
         counts = dict.fromkeys(KINDS, 0)
         pattern = (
-            r"^(listener_manager|cluster_manager|http|extension_config_discovery)\..*\.("
+            r"^(listener_manager|cluster_manager|http|sds|extension_config_discovery)\..*\.("
             + "|".join(_REFUSED)
             + ")$"
         )

@@ -7,11 +7,12 @@ tasks that talk to it.
 
 import asyncio
 import contextlib
+import datetime
 import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from podium.gateway.admin import Admin
 from podium.gateway.binary import find_binary
@@ -24,9 +25,12 @@ from podium.gateway.load_report import LoadCounters
 from podium.gateway.loader import Loader, RefusedByEnvoy
 from podium.gateway.render.access import AccessRules
 from podium.gateway.render.buckets import edge_for
-from podium.gateway.settings import CLUSTERS, KINDS, ROUTES, GatewaySettings
+from podium.gateway.settings import CLUSTERS, KINDS, ROUTES, CertificateFiles, GatewaySettings
 from podium.gateway.stats import read_counters
 from podium.resources.errors import Expired, InvalidInput, Refused, Unavailable
+
+if TYPE_CHECKING:
+    from podium.gateway.certificates import Watched
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +65,7 @@ class Agent:
         self._problem = ""
         self._access_problem = ""
         self._upgrade_problem = ""
+        self._certificate = _watched(settings.certificate)
         self._work = asyncio.Event()
         self._access_due = asyncio.Event()
         self._report_due = asyncio.Event()
@@ -253,6 +258,7 @@ class Agent:
             self._work.clear()
             await self._serving.wait()
             try:
+                await self._load_certificate()
                 await self._load_access()
                 await self._load_routes()
                 await self._loader.sweep()
@@ -267,6 +273,25 @@ class Agent:
                 wait = _longer(wait)
                 await asyncio.sleep(wait)
                 self._work.set()
+
+    @property
+    def _certificate_problem(self) -> str:
+        return self._certificate.problem if self._certificate else ""
+
+    async def _load_certificate(self) -> None:
+        found = self._certificate.take(datetime.datetime.now(datetime.UTC)) if self._certificate else None
+        if self._certificate is None or found is None:
+            return
+        try:
+            await self._loader.load_certificate(found)
+        except RefusedByEnvoy as error:
+            self._certificate.refuse(error.message)
+            log.error("%s", self._certificate.problem)
+        except Unavailable:
+            self._certificate.again()
+            raise
+        else:
+            log.info("the certificate is good until %s", found.ends)
 
     async def _load_access(self) -> None:
         if self._access is None or not self._listed:
@@ -363,7 +388,10 @@ class Agent:
                 "pid": current.pid if current else 0,
                 "restarts": self._envoy.restarts,
                 "address": f"{self._settings.host}:{self._settings.port}",
-                "problem": self._problem or self._access_problem or self._upgrade_problem,
+                "problem": self._problem
+                or self._access_problem
+                or self._certificate_problem
+                or self._upgrade_problem,
                 "routesVersion": self._files.version(ROUTES),
                 "clustersVersion": self._files.version(CLUSTERS),
             },
@@ -424,6 +452,14 @@ class Agent:
         if wish is None:
             return None
         return next((arm.weight for arm in wish.live if arm.cluster == rollout.candidate), 0)
+
+
+def _watched(files: CertificateFiles | None) -> "Watched | None":
+    if files is None:
+        return None
+    from podium.gateway.certificates import Watched
+
+    return Watched(files)
 
 
 def _longer(wait: float) -> float:

@@ -16,6 +16,14 @@ _LONGEST_SOCKET_NAME = 24
 
 
 @dataclass(frozen=True)
+class CertificateFiles:
+    """Where a certificate chain (the server's own certificate first) and its private key stand, both as PEM."""
+
+    chain: Path
+    key: Path
+
+
+@dataclass(frozen=True)
 class GatewaySettings:
     """One gateway: an agent and its Envoy."""
 
@@ -30,6 +38,13 @@ class GatewaySettings:
     port: int = 8080
     token: str | None = field(default=None, repr=False)
     """Bearer token for the API. None: none is sent."""
+    certificate: CertificateFiles | None = None
+    """TLS for clients, with the certificate in these files; a new one in them counts at once. None: plain HTTP."""
+    server_ca: Path | None = None
+    """Certificates (PEM) of who may have signed the API's. None: those that the system knows."""
+    server_certificate: Path | None = None
+    """The API's own certificate, where it is this machine's: that one is trusted, whatever name is in it. None: the
+    API's certificate is checked as any other."""
     run_folder: Path | None = None
     """Short private folder for sockets. None: `home/run`, or one under /tmp when that would be too long."""
     concurrency: int | None = None
@@ -120,7 +135,7 @@ class Layout:
             raise Refused(f"{self.run}: too long a path for sockets", next_step="name a shorter run folder")
 
 
-LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED = (
+LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES = (
     "listeners",
     "clusters",
     "routes",
@@ -128,6 +143,8 @@ LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED = (
     "tokens",
     "access",
     "revoked",
+    "certificates",
 )
-KINDS = (LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED)
-"""The watched documents. `tokens` (signatures), `access` (workspaces) and `revoked` are filters of their own."""
+KINDS = (LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES)
+"""The watched documents. `tokens` (signatures), `access` (workspaces) and `revoked` are filters of their own;
+`certificates` is there where there is TLS."""

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from podium.gateway.main import stop
-from podium.gateway.settings import GatewaySettings
+from podium.gateway.settings import CertificateFiles, GatewaySettings
 from tests.integration.gateway.documents import World
 from tests.integration.gateway.wire_server import WireServer
 
@@ -33,6 +33,11 @@ def until(what: Callable[[], Any], seconds: float = 15.0, pause: float = 0.005) 
             return answer
         assert time.monotonic() < deadline, f"not in {seconds} s: {what}"
         time.sleep(pause)
+
+
+def _as_text(value: Any) -> Any:
+    """Settings that JSON does not know, as `run_agent` reads them."""
+    return [str(value.chain), str(value.key)] if isinstance(value, CertificateFiles) else str(value)
 
 
 class Gateway:
@@ -58,7 +63,7 @@ class Gateway:
 
     def start_agent(self) -> None:
         path = self.folder / "settings.json"
-        path.write_text(json.dumps(self.given | {"home": str(self.settings.home)}))
+        path.write_text(json.dumps(self.given | {"home": str(self.settings.home)}, default=_as_text))
         with (self.folder / "agent.log").open("ab") as log:
             self.agent = subprocess.Popen(
                 [sys.executable, HERE / "run_agent.py", path], stdout=log, stderr=log

@@ -1,6 +1,7 @@
 """Constant load over kept-alive connections, in a thread with a loop of its own."""
 
 import asyncio
+import ssl
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ class Load:
     connections: int = 8
     headers: str = ""
     body: bytes = b"{}"
+    tls: ssl.SSLContext | None = None
     statuses: Counter[str] = field(default_factory=Counter)
     revisions: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[float, str]] = field(default_factory=list)
@@ -69,7 +71,7 @@ class Load:
             began = time.monotonic()
             try:
                 if writer is None or reader is None or reader.at_eof():
-                    reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                    reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
                 writer.write(request)
                 head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode("latin-1")
                 fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)

@@ -6,10 +6,18 @@ import sys
 from pathlib import Path
 
 from podium.gateway.main import run
-from podium.gateway.settings import GatewaySettings
+from podium.gateway.settings import CertificateFiles, GatewaySettings
 
 if __name__ == "__main__":
     given = json.loads(Path(sys.argv[1]).read_text())
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    run(GatewaySettings(**(given | {"home": Path(given["home"])})))
+    paths = {
+        name: Path(given[name]) for name in ("home", "server_ca", "server_certificate") if given.get(name)
+    }
+    files = (
+        {"certificate": CertificateFiles(*map(Path, given["certificate"]))}
+        if given.get("certificate")
+        else {}
+    )
+    run(GatewaySettings(**(given | paths | files)))

@@ -35,6 +35,15 @@ def client(url, authority=None):
     return CLIENTS[key]
 
 
+def trust(url, ca):
+    """From now on the server there is asked over TLS."""
+    with open(ca, "rb") as file:
+        roots = grpc.ssl_channel_credentials(file.read())
+    asked = triton.InferenceServerClient(url, ssl=True, root_certificates=ca)
+    CLIENTS[url, None] = (asked, grpc.secure_channel(url, roots))
+    return {}
+
+
 def live(url, headers=None, authority=None):
     return {"live": client(url, authority)[0].is_server_live(headers=headers, client_timeout=20)}
 

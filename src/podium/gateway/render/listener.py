@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from podium.gateway.render import fallback, grpc, limits, protection, streams, v1
+from podium.gateway.render import fallback, grpc, limits, protection, streams, tls, v1
 from podium.gateway.render.access import CALLER_HEADER, FILTERS, placing
 from podium.gateway.render.cascade import CASCADE_HEADER
 from podium.gateway.render.document import Document, document, fragment, typed
 from podium.gateway.render.mirror import SHADOW_HEADER
 from podium.gateway.render.problem import local_replies
 from podium.gateway.render.routes import DEFAULT_MAX_BODY, ROUTE_TABLE
-from podium.gateway.settings import ACCESS, REVOKED, ROUTES, TOKENS, GatewaySettings, Layout
+from podium.gateway.settings import ACCESS, CERTIFICATES, REVOKED, ROUTES, TOKENS, GatewaySettings, Layout
 
 STAT_PREFIX = "podium"
 """Statistics of the listener's side are `http.podium.*`."""
@@ -37,7 +37,13 @@ def watched(layout: Layout, kind: str) -> dict[str, Any]:
 
 
 def listener(settings: GatewaySettings) -> Document:
-    """The listener on `host:port`, for HTTP/1.1 and HTTP/2 alike: the first bytes of a connection tell which."""
+    """The listener on `host:port`, for HTTP/1.1 and HTTP/2 alike: the first bytes of a connection tell which, or
+    with TLS what both sides agree on."""
+    secured = (
+        {"transport_socket": tls.transport(watched(settings.layout, CERTIFICATES))}
+        if settings.certificate
+        else {}
+    )
     manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(settings)}
     return document(
         [
@@ -48,7 +54,7 @@ def listener(settings: GatewaySettings) -> Document:
                     address={"socket_address": {"address": settings.host, "port_value": settings.port}},
                     # Otherwise a second Envoy on the same port would silently take half of the requests.
                     enable_reuse_port=False,
-                    filter_chains=[{"filters": [manager]}],
+                    filter_chains=[{"filters": [manager], **secured}],
                 )
             )
         ]
