@@ -9,6 +9,7 @@ from podium.control.evidence import EvidenceReader
 from podium.control.gateways import known_gateways
 from podium.control.loop import now
 from podium.planning import rollouts as planning
+from podium.planning.autoscaling import replicas_in_rollout
 from podium.planning.deployments import keep_old_seconds
 from podium.planning.rollouts import RolloutOutcome, RolloutWorld
 from podium.resources.deployment import DeploymentStatus, RejectedRevision
@@ -49,9 +50,9 @@ class RolloutReconciler:
             now=now(),
             candidate=candidate,
             stable=stable,
-            replicas=deployment.spec.replicas,
+            replicas=replicas_in_rollout(deployment),
             gateways=known_gateways(self._store, now(), workspace=workspace, deployment=spec.deployment),
-            trial=self._evidence.trial(rollout, candidate, deployment.spec.replicas),
+            trial=self._evidence.trial(rollout, candidate, replicas_in_rollout(deployment)),
             newer_wish=deployment.status.latest_revision != spec.candidate_revision,
         )
         outcome = planning.decide(rollout, world)

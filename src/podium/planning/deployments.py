@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from podium.planning.autoscaling import replicas_in_rollout, wanted_replicas
 from podium.resources.deployment import DeploymentPhase, DeploymentSpec, DeploymentStatus, RolloutSettings
 from podium.resources.kinds import Deployment, ModelVersion, Revision, Rollout
 from podium.resources.manifest import canonical_json
@@ -48,6 +49,10 @@ class Outcome:
     """Name of the rollout to end now; its candidate's traffic goes back to the stable revision."""
     wanted: Mapping[str, int] = field(default_factory=dict)
     """Revision name -> replicas, for those that differ from what they want now."""
+    sleeping: Mapping[str, bool] = field(default_factory=dict)
+    """The same for whether a request may wake it."""
+    warm: Mapping[str, int] = field(default_factory=dict)
+    """The same for replicas that are ready, but in no route."""
     pruned: tuple[tuple[Literal["Revision", "Rollout"], str], ...] = ()
     finished: bool = False
     """Deletion: nothing is left, the finalizer may go."""
@@ -184,9 +189,9 @@ def _open(
 ) -> Outcome:
     if latest == status.stable_revision:
         return Outcome(status=status, superseded=superseded)
-    if deployment.spec.replicas == 0 and status.stable_revision is not None:
+    if replicas_in_rollout(deployment) == 0 and status.stable_revision is not None:
         return Outcome(status=status.model_copy(update={"rollout": None}), superseded=superseded)
-    if deployment.spec.replicas == 0:
+    if replicas_in_rollout(deployment) == 0:
         # Nothing is served, so there is nothing to move: the revision waits to be scaled up.
         words = f"{latest} is the stable revision; spec.replicas is 0"
         idle = status.model_copy(update={"stable_revision": latest, "rollout": None})
@@ -241,8 +246,9 @@ def _retire(
 def _with_replicas(deployment: Deployment, world: World, outcome: Outcome) -> Outcome:
     """Who must run how many replicas, the phase that follows, and what is old enough to go."""
     status, now = outcome.status, world.now
-    replicas = deployment.spec.replicas
     rollout_active = world.rollout is not None and world.rollout.status.phase not in FINAL_PHASES
+    moving = (rollout_active and outcome.superseded is None) or outcome.new_rollout is not None
+    replicas = replicas_in_rollout(deployment) if moving else wanted_replicas(deployment)
     keep = {
         status.stable_revision,
         outcome.new_rollout[1].candidate_revision if outcome.new_rollout else None,
@@ -259,10 +265,11 @@ def _with_replicas(deployment: Deployment, world: World, outcome: Outcome) -> Ou
             wanted[name] = want
     if outcome.new_revision is not None:
         wanted[outcome.new_revision[0]] = replicas if outcome.new_revision[0] in keep else 0
+    outcome = _with_reserves(deployment, world, outcome, replicas)
     status = status.model_copy(update={"retiring": retiring})
     stable = world.revisions.get(status.stable_revision or "")
-    message = status.message if world.version is None else ""
-    if status.rejected is not None and not message:
+    message = status.message if world.version is None else _scaling_message(deployment, stable)
+    if status.rejected is not None and world.version is not None:
         message = f"{status.rejected.revision} was taken back: {status.rejected.reason}"
     if rollout_active and world.rollout is not None and world.rollout.status.silent_gateways:
         message = f"{world.rollout.metadata.name} {world.rollout.status.message}"
@@ -289,12 +296,49 @@ def _with_replicas(deployment: Deployment, world: World, outcome: Outcome) -> Ou
     )
 
 
+def _with_reserves(deployment: Deployment, world: World, outcome: Outcome, replicas: int) -> Outcome:
+    """Which revision a request may wake, and how many replicas stand by: both of the stable one only. Whoever sleeps
+    has none standing by: that would be a replica that is awake."""
+    scaling = deployment.spec.scaling
+    asleep = scaling is not None and scaling.min == 0 and replicas == 0
+    warm = scaling.warm if scaling is not None and not asleep else 0
+    names = {name: revision.status for name, revision in world.revisions.items()}
+    stable = outcome.status.stable_revision
+    sleeping = {name: asleep and name == stable for name in names}
+    standing_by = {name: warm if name == stable else 0 for name in names}
+    return replace(
+        outcome,
+        sleeping={name: now for name, now in sleeping.items() if names[name].sleeping != now},
+        warm={name: count for name, count in standing_by.items() if names[name].warm_replicas != count},
+    )
+
+
+def _scaling_message(deployment: Deployment, stable: Revision | None) -> str:
+    """What a person should know of the autoscaler without asking for more."""
+    known, wanted = deployment.status.scaling, wanted_replicas(deployment)
+    if deployment.spec.scaling is None or known is None or stable is None:
+        return ""
+    if wanted == 0:
+        return f"asleep: {known.reason}; a request wakes it" if known.reason else "asleep; a request wakes it"
+    if known.limited:
+        return known.limited
+    ready = stable.status.ready_replicas
+    return f"{ready} of {wanted} replicas are ready: {known.reason}" if ready < wanted else ""
+
+
 def _serving_phase(deployment: Deployment, status: DeploymentStatus, world: World) -> DeploymentPhase:
     stable = world.revisions.get(status.stable_revision or "")
     if stable is None:
         return "Failed" if status.rejected is not None else "Pending"
-    ready = stable.status.ready_replicas
-    if ready >= deployment.spec.replicas:
+    ready, wanted, scaling = (
+        stable.status.ready_replicas,
+        wanted_replicas(deployment),
+        deployment.spec.scaling,
+    )
+    if ready >= wanted:
+        return "Ready"
+    if scaling is not None and ready >= max(1, scaling.min) and not stable.status.failures:
+        # It grows, and whoever it had before serves on.
         return "Ready"
     return (
         "Degraded" if ready or stable.status.phase in ("CrashLoop", "Failed", "Degraded") else "Progressing"
@@ -350,6 +394,11 @@ def _decide_deletion(deployment: Deployment, world: World) -> Outcome:
         if revision.metadata.deletion_requested_at is None
     ]
     wanted = {name: 0 for name, revision in world.revisions.items() if revision.status.wanted_replicas}
+    sleeping = {name: False for name, revision in world.revisions.items() if revision.status.sleeping}
+    warm = {name: 0 for name, revision in world.revisions.items() if revision.status.warm_replicas}
     finished = not world.revisions and not world.rollouts
     next_at = None if finished else world.now + datetime.timedelta(seconds=0.2)
-    return Outcome(status=status, wanted=wanted, pruned=tuple(pruned), finished=finished, next_at=next_at)
+    return Outcome(
+        status=status, wanted=wanted, sleeping=sleeping, warm=warm, pruned=tuple(pruned), finished=finished,
+        next_at=next_at,
+    )  # fmt: skip

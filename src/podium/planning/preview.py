@@ -3,6 +3,7 @@
 Called by the API for `?dryRun` and by `podium diff` through it.
 """
 
+from podium.planning.autoscaling import replicas_in_rollout, wanted_replicas
 from podium.planning.deployments import Outcome, World, decide
 from podium.planning.looks import analysis_settings
 from podium.planning.rollouts import step_cap
@@ -15,7 +16,7 @@ from podium.resources.strategies import BlueGreenStrategy, CanaryStrategy
 
 def describe(old: Deployment | None, new: Deployment, world: World) -> list[str]:
     """Sentences, in the order in which things would happen. `new` has the status of `old`, if there is one."""
-    if old is None and new.spec.replicas == 0:
+    if old is None and replicas_in_rollout(new) == 0:
         return ["It has no replicas: the gateway answers 503 until spec.replicas is raised."]
     if world.version is None:
         return [world.unresolved]
@@ -40,9 +41,28 @@ def describe(old: Deployment | None, new: Deployment, world: World) -> list[str]
         sentences.append(
             f"{outcome.status.rejected.revision} was taken back before; say `podium rollout retry`."
         )
-    if old is not None and old.spec.replicas != new.spec.replicas:
-        sentences.append(f"Replicas: {old.spec.replicas} -> {new.spec.replicas}.")
+    sentences += _replicas(old, new)
     return sentences or ["Nothing moves: the serving part is what is served already."]
+
+
+def _replicas(old: Deployment | None, new: Deployment) -> list[str]:
+    """What becomes of their number."""
+    scaling = new.spec.scaling
+    if scaling is not None:
+        if old is not None and old.spec.scaling == scaling:
+            return []
+        target = scaling.target
+        aim = (
+            f"p95 {format_duration(target.value)}"
+            if target.name == "p95"
+            else f"{target.value:g} {target.name} each"
+        )
+        asleep = ", none without requests" if scaling.min == 0 else ""
+        return [
+            f"Replicas follow the load: {wanted_replicas(new)} now, {scaling.min} to {scaling.max} ({aim}){asleep}."
+        ]
+    before = None if old is None else wanted_replicas(old)
+    return [] if before in (None, new.spec.replicas) else [f"Replicas: {before} -> {new.spec.replicas}."]
 
 
 def _no_new_rollout(new: Deployment, world: World, outcome: Outcome) -> list[str]:
@@ -53,7 +73,7 @@ def _no_new_rollout(new: Deployment, world: World, outcome: Outcome) -> list[str
         if under_way.spec.candidate_revision == latest:
             return [f"Rollout {name} goes on with the settings that it was opened with."]
         return [f"Rollout {name} has moved the traffic already and ends first; then {latest} has its turn."]
-    if new.spec.replicas == 0 and latest != outcome.status.stable_revision:
+    if replicas_in_rollout(new) == 0 and latest != outcome.status.stable_revision:
         return [f"Nothing moves without replicas: {latest} has its turn when spec.replicas is raised."]
     return []
 

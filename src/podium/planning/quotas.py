@@ -1,6 +1,7 @@
 """Whether a Deployment fits into its workspace's quota. Called by the API when one is applied.
 
-What counts is what Deployments ask for: `replicas`, and `replicas` x `resources.memory`. A rollout, during which both
+What counts is what Deployments may ask for: `replicas` (with scaling: its `max` and its warm ones), and that number
+x `resources.memory`. A rollout, during which both
 revisions run, is not counted twice: a quota would otherwise keep a team from mending its model.
 """
 
@@ -43,11 +44,11 @@ def over_quota(
 
 
 def _replicas(spec: DeploymentSpec) -> int:
-    return spec.replicas
+    return spec.most_replicas
 
 
 def _memory(spec: DeploymentSpec) -> int:
-    return spec.replicas * spec.resources.memory
+    return spec.most_replicas * spec.resources.memory
 
 
 def _taken(taken: Mapping[str, int], written: Callable[[int], str]) -> str:

@@ -196,7 +196,7 @@ def _whole(arm: Arm | None) -> tuple[Arm, ...]:
 def _why_unavailable(deployment: Deployment, revision: Revision | None) -> str:
     if deployment.metadata.deletion_requested_at is not None:
         return "the deployment is being deleted"
-    if deployment.spec.replicas == 0:
+    if deployment.spec.replicas == 0 and deployment.spec.scaling is None:
         return "the deployment has no replicas (spec.replicas is 0)"
     if revision is not None and revision.status.failures:
         # Its first words only: what follows are lines of the model's log, which are not for every caller.
