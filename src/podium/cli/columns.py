@@ -46,6 +46,15 @@ def _ready(wanted: str) -> Cell:
     return cell
 
 
+def _ready_of_deployment(document: Mapping[str, Any]) -> str:
+    """With scaling, of how many the load asks for, and of how many at most: `3/4 (max 8)`."""
+    scaling = dig(document, "spec.scaling")
+    if not scaling:
+        return f"{dig(document, 'status.readyReplicas') or 0}/{dig(document, 'spec.replicas') or 0}"
+    most = dig(document, "spec.scaling.max")
+    return f"{dig(document, 'status.readyReplicas') or 0}/{dig(document, 'status.scaling.desired') or 0} (max {most})"
+
+
 def _aliases(document: Mapping[str, Any]) -> str:
     aliases = dig(document, "status.aliases") or {}
     return ", ".join(f"{alias}={version}" for alias, version in sorted(aliases.items()))
@@ -122,7 +131,7 @@ _COLUMNS: Mapping[str, Sequence[Column]] = {
     ),
     "Deployment": (
         _NAME, Column("MODEL", _model), Column("SERVES", at("status.servedVersion")), Column("PHASE", _phase),
-        Column("READY", _ready("spec.replicas")), Column("ROLLOUT", at("status.rollout")), _AGE, _MESSAGE,
+        Column("READY", _ready_of_deployment), Column("ROLLOUT", at("status.rollout")), _AGE, _MESSAGE,
     ),
     "Revision": (
         _NAME, Column("MODEL", at("spec.model")), Column("VERSION", at("spec.version")), Column("PHASE", _phase),

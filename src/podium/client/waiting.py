@@ -88,7 +88,8 @@ def _outcome(deployment: Deployment, rollout: Rollout | None) -> RolloutOutcome 
         return None
     if status.phase == "Failed":
         return RolloutOutcome("failed", deployment, rollout, status.message)
-    if deployment.spec.replicas == 0 and status.phase == "Ready" and status.stable_revision is not None:
+    off = deployment.spec.replicas == 0 and deployment.spec.scaling is None
+    if off and status.phase == "Ready" and status.stable_revision is not None:
         words = f"it has no replicas; {status.latest_revision} is rolled out when spec.replicas is raised"
         return RolloutOutcome("promoted", deployment, rollout, words)
     served = status.stable_revision is not None and status.stable_revision == status.latest_revision

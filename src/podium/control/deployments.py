@@ -1,10 +1,16 @@
-"""Carries out what `planning.deployments` decides: revisions cut, rollouts opened, replicas wanted, the old pruned."""
+"""Carries out what `planning.deployments` decides: revisions cut, rollouts opened, replicas wanted, the old pruned; and
+what the autoscaler decides, in the same pass."""
+
+import datetime
+from dataclasses import replace
 
 from podium.control.loop import now
+from podium.control.scaling import Autoscaler
 from podium.planning import deployments as planning
+from podium.planning.autoscaling import LoadSeen
 from podium.planning.deployments import Outcome, World
 from podium.planning.world import read_world
-from podium.resources.kinds import DRAIN, AnyResource, Deployment, Rollout
+from podium.resources.kinds import DRAIN, AnyResource, Deployment, Revision, Rollout
 from podium.resources.revision import RevisionStatus
 from podium.resources.rollout import RolloutStatus
 from podium.resources.shape import Metadata, OwnerReference, Resource, Spec, Status
@@ -19,19 +25,42 @@ class DeploymentReconciler:
     def __init__(self, store: Store, *, runtime_wheel: str) -> None:
         self._store = store
         self._wheel = runtime_wheel
+        self._scaler = Autoscaler(store)
         self._actor = Actor("deployment-reconciler", "system")
 
     def reconcile(self, lease: Lease) -> None:
-        """Reads and writes inside the one transaction: nothing here talks to the world outside the database."""
+        """Reads and writes inside the one transaction, but for what the gateways counted: nothing here talks to the
+        world outside the database."""
+        seen = self._scaler.look(lease, now())
         with self._store.apply(lease, self._actor) as tx:
             deployment = tx.by_uid(lease.uid)
             if deployment is None:
                 tx.finish(None)
                 return
             world = read_world(tx, deployment, now=now(), runtime_wheel=self._wheel)
-            outcome = planning.decide(deployment, world)
+            wish, look_at, scaled = self._scaled(deployment, world, seen)
+            outcome = planning.decide(wish, world)
+            if scaled:
+                outcome = replace(outcome, events=(*outcome.events, ("Normal", "Scaled", scaled)))
             self._write(tx, deployment, world, outcome)
-            tx.finish(outcome.next_at)
+            tx.finish(min((at for at in (outcome.next_at, look_at) if at is not None), default=None))
+
+    def _scaled(
+        self, deployment: Deployment, world: World, seen: LoadSeen | None
+    ) -> tuple[Deployment, datetime.datetime | None, str]:
+        """The Deployment with the autoscaler's number, when to look again, and the words of an event."""
+        if deployment.spec.scaling is None:
+            status = deployment.status.model_copy(update={"scaling": None})
+            return deployment.model_copy(update={"status": status}), None, ""
+        if seen is None:
+            # Scaling came between the look and this; or it is being deleted.
+            deleting = deployment.metadata.deletion_requested_at is not None
+            return deployment, None if deleting else world.now, ""
+        decision = self._scaler.decide(deployment, world, seen)
+        if decision is None:
+            return deployment, None, ""
+        status = deployment.status.model_copy(update={"scaling": decision.status})
+        return deployment.model_copy(update={"status": status}), decision.look_at, decision.scaled
 
     def _write(self, tx: Apply, deployment: Deployment, world: World, outcome: Outcome) -> None:
         uid = deployment.uid
@@ -41,12 +70,10 @@ class DeploymentReconciler:
             name, spec = outcome.new_revision
             status = RevisionStatus(wanted_replicas=outcome.wanted.get(name, 0))
             tx.create(_owned(deployment, "Revision", name, spec, status))
-        for name, replicas in outcome.wanted.items():
+        for name in {**outcome.wanted, **outcome.sleeping, **outcome.warm}:
             revision = world.revisions.get(name)
             if revision is not None and revision.metadata.uid is not None:
-                tx.set_status(
-                    revision.metadata.uid, revision.status.model_copy(update={"wanted_replicas": replicas})
-                )
+                tx.set_status(revision.metadata.uid, _wished(revision, outcome))
                 tx.wake(revision.metadata.uid)
         if outcome.new_rollout is not None:
             name, wish = outcome.new_rollout
@@ -76,6 +103,19 @@ class DeploymentReconciler:
         tx.wake(rollout.uid)
         tx.event(rollout, "Normal", "Superseded", words)
         tx.audit("rollout.superseded", rollout, words)
+
+
+def _wished(revision: Revision, outcome: Outcome) -> RevisionStatus:
+    """Its status with what it is to run."""
+    name, status = revision.metadata.name, revision.status
+    wish: RevisionStatus = status.model_copy(
+        update={
+            "wanted_replicas": outcome.wanted.get(name, status.wanted_replicas),
+            "sleeping": outcome.sleeping.get(name, status.sleeping),
+            "warm_replicas": outcome.warm.get(name, status.warm_replicas),
+        }
+    )
+    return wish
 
 
 def _owned(deployment: Deployment, kind: str, name: str, spec: Spec, status: Status) -> AnyResource:

@@ -39,7 +39,7 @@ class LoadSeen:
     stable: WindowLoad
     panic: WindowLoad
     silent: str = ""
-    """A gateway that is known, but has not reported its counters lately: its requests are not in the sums."""
+    """Whose requests are not in the sums, in words: gateways that are known, but did not tell their counters lately."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,12 @@ def wanted_replicas(deployment: Deployment) -> int:
         return deployment.spec.replicas
     known = deployment.status.scaling
     return scaling.within(deployment.spec.replicas if known is None else known.desired)
+
+
+def replicas_in_rollout(deployment: Deployment) -> int:
+    """The same while a rollout is under way: what is judged is awake. 0 only where a person wrote `replicas: 0`."""
+    wanted = wanted_replicas(deployment)
+    return wanted if deployment.spec.scaling is None else max(1, wanted)
 
 
 def begin(scaling: Scaling, replicas: int, now: datetime.datetime) -> ScalingStatus:
@@ -305,7 +311,7 @@ def _limited(
     watched = status.watched_since
     whole = watched is not None and now - watched >= datetime.timedelta(seconds=scaling.stable_window)
     if wanted < current and silent:
-        return current, f"gateway {silent} is silent: nothing shrinks on half the knowledge", limited
+        return current, f"{silent}: nothing shrinks on half the knowledge", limited
     if wanted < current and not whole:
         return current, "nothing shrinks before a whole window was seen", limited
     return wanted, wish.reason, limited

@@ -158,9 +158,9 @@ def test_a_restart_reads_the_same_state_back() -> None:
 
 def test_a_silent_gateway_never_shrinks_anything() -> None:
     play = Played(scaling(min=0, scaleDownDelay="0s", scaleToZeroAfter="10s"), 8)
-    assert play.for_seconds(1000, load(0, silent="edge-2")) == 8
+    assert play.for_seconds(1000, load(0, silent="gateway edge-2 is silent")) == 8
     assert "edge-2 is silent" in play.status.reason
-    assert play.look(load(30, silent="edge-2")).status.desired == 10, "what is seen is reason enough to grow"
+    assert play.look(load(30, silent="gateway edge-2 is silent")).status.desired == 10, "what is seen is reason enough to grow"
 
 
 def test_the_last_replica_goes_after_its_time_and_comes_back_when_woken() -> None:
@@ -184,7 +184,7 @@ def test_asleep_is_not_disturbed_by_a_silent_gateway() -> None:
     play = Played(scaling(min=0, scaleToZeroAfter="10s", scaleDownDelay="0s"))
     play.for_seconds(80, load(0))
     assert play.status.desired == 0
-    assert play.for_seconds(80, load(0, silent="edge-2")) == 0
+    assert play.for_seconds(80, load(0, silent="gateway edge-2 is silent")) == 0
 
 
 def test_a_rollout_needs_at_least_one() -> None:
