@@ -14,6 +14,7 @@ from podium.analysis.quantiles import QuantileBounds, quantile_bounds, quantile_
 from podium.analysis.settings import (
     THRESHOLD_METRICS,
     AnalysisSettings,
+    Assignment,
     LatencyMetric,
     PlainThreshold,
     QuantileMetric,
@@ -35,6 +36,7 @@ __all__ = [
     "THRESHOLD_METRICS",
     "AnalysisSettings",
     "ArmCounts",
+    "Assignment",
     "Buckets",
     "Counters",
     "Decision",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self, cast, get_args
 
 OnInconclusive = Literal["hold", "promote", "rollback"]
-Assignment = Literal["request", "user"]
+Assignment = Literal["request", "user", "copy"]
 
 # Figures that a plain threshold may name. Rates are shares (0..1) of the candidate's requests in the current
 # step; quantiles are milliseconds and need latency buckets in the windows.
@@ -130,7 +130,8 @@ class AnalysisSettings:
     warmup_seconds: requests in this time after a shift of weight are not counted.
     on_inconclusive: what the verdict becomes when the step's cap is reached without an answer.
     assignment: "request" when each request is sent to an arm by its own random draw; "user" under sticky
-        routing, where proxy counters cannot be tested: then only liveness and thresholds judge.
+        routing, where proxy counters cannot be tested: then only liveness and thresholds judge. "copy" when the
+        candidate gets copies of the stable revision's requests: compared as by "request", but the share is no draw.
     """
 
     alpha: float = 0.05

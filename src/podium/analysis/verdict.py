@@ -83,6 +83,14 @@ def _comparisons(tally: Tally, settings: AnalysisSettings, weight: float) -> lis
     return found
 
 
+def _share(tally: Tally, settings: AnalysisSettings) -> tuple[Finding, bool]:
+    """The check of the share, where each request was drawn by itself."""
+    if settings.assignment == "request":
+        return check_share(tally)
+    what = "users are" if settings.assignment == "user" else "copies are made, and nothing is"
+    return Finding("sample_ratio", "off", f"not judged: {what} drawn"), True
+
+
 def _of_more(findings: Iterable[Finding]) -> int | None:
     """The most additional requests that any open finding needs; None when one of them can't say."""
     needs = [finding.more_requests for finding in findings if finding.state == "open"]
@@ -167,7 +175,7 @@ def judge(
     trusted = list(findings)
     held: str | None = None
     if 0 < weight < 100:
-        share, only_helped = check_share(tally)
+        share, only_helped = _share(tally, settings)
         compared = _comparisons(tally, settings, weight)
         findings += [share, *compared]
         if share.state == "worse":

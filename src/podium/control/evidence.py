@@ -20,9 +20,9 @@ from podium.analysis import (
     compact,
     observe,
 )
-from podium.planning.looks import Trial
+from podium.planning.looks import Trial, warmup_seconds
 from podium.resources.kinds import Revision, Rollout
-from podium.resources.strategies import CanaryStrategy
+from podium.resources.rollout import COPIES
 from podium.store import SampleRow, Store
 
 _log = logging.getLogger("podium.control.evidence")
@@ -30,12 +30,20 @@ _PAGE = 2000
 
 
 @dataclass
+class _Stream:
+    """Samples that follow each other: the counters of one pair of clusters."""
+
+    memory: Memory = field(default_factory=Memory)
+    windows: list[Window] = field(default_factory=list)
+
+
+@dataclass
 class _Read:
     """One rollout's evidence so far."""
 
     last_id: int = 0
-    memory: Memory = field(default_factory=Memory)
-    windows: list[Window] = field(default_factory=list)
+    live: _Stream = field(default_factory=_Stream)
+    copies: _Stream = field(default_factory=_Stream)
 
 
 class EvidenceReader:
@@ -52,30 +60,32 @@ class EvidenceReader:
         with self._lock:
             read = self._read.setdefault(uid, _Read())
         settings = rollout.spec.settings
-        warmup = settings.strategy.warmup if isinstance(settings.strategy, CanaryStrategy) else 0.0
+        warmup = warmup_seconds(settings)
         latency = settings.analysis.latency
         threshold = latency.threshold * 1000 if latency is not None else None
         timeout = candidate.spec.runtime.request_timeout if candidate is not None else 30.0
         while rows := self._store.samples(uid, after_id=read.last_id, limit=_PAGE):
-            fresh = []
             for row in rows:
+                stream = read.copies if row.epoch.endswith(COPIES) else read.live
                 try:
                     snapshot = snapshot_of(row, threshold)
                 except (TypeError, ValueError) as error:
                     # What cannot be read must never keep a rollout from being aborted or judged by the rest.
                     _log.warning("sample %d of gateway %s is left out: %s", row.id, row.gateway, error)
                     continue
-                read.memory, window = observe(
-                    read.memory, snapshot, timeout_seconds=timeout, warmup_seconds=warmup
+                stream.memory, window = observe(
+                    stream.memory, snapshot, timeout_seconds=timeout, warmup_seconds=warmup
                 )
                 if window is not None:
-                    fresh.append(window)
-            read.windows = compact([*read.windows, *fresh])
+                    stream.windows.append(window)
+            for stream in (read.live, read.copies):
+                stream.windows = compact(stream.windows)
             read.last_id = rows[-1].id
             if len(rows) < _PAGE:
                 break
         return Trial(
-            windows=tuple(read.windows),
+            windows=tuple(read.live.windows),
+            copies=tuple(read.copies.windows),
             candidate_ready=candidate.status.ready_replicas if candidate is not None else 0,
             candidate_wanted=wanted,
             candidate_detail=candidate.status.message.partition("\n")[0]

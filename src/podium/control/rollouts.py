@@ -11,7 +11,7 @@ from podium.control.loop import now
 from podium.planning import rollouts as planning
 from podium.planning.autoscaling import replicas_in_rollout
 from podium.planning.deployments import keep_old_seconds
-from podium.planning.rollouts import RolloutOutcome, RolloutWorld
+from podium.planning.moves import RolloutOutcome, RolloutWorld, later
 from podium.resources.deployment import DeploymentStatus, RejectedRevision
 from podium.resources.kinds import Deployment, Rollout
 from podium.resources.rollout import RolloutStatus
@@ -115,9 +115,7 @@ class RolloutReconciler:
         if loser is not None:
             # A revision that was taken back is of no further use; the old one after a promotion is kept warm.
             keep = keep_old_seconds(spec.settings) if promoted else 1.0
-            status = status.model_copy(
-                update={"retiring": {**status.retiring, loser: planning.later(now(), keep)}}
-            )
+            status = status.model_copy(update={"retiring": {**status.retiring, loser: later(now(), keep)}})
         if promoted:
             status = status.model_copy(update={"stable_revision": spec.candidate_revision, "rejected": None})
         else:
@@ -141,6 +139,7 @@ def _acts(status: RolloutStatus) -> tuple[object, ...]:
         status.weight,
         status.loaded,
         status.preview,
+        status.shadow,
         status.silent_gateways,
         status.started_at,
         decisions,

@@ -27,7 +27,9 @@ from podium.gateway.render.access import AccessRules
 from podium.gateway.render.buckets import edge_for
 from podium.gateway.settings import CLUSTERS, KINDS, ROUTES, CertificateFiles, GatewaySettings
 from podium.gateway.stats import read_counters
+from podium.planning.routing import compared_share
 from podium.resources.errors import Expired, InvalidInput, Refused, Unavailable
+from podium.resources.rollout import COPIES
 
 if TYPE_CHECKING:
     from podium.gateway.certificates import Watched
@@ -433,7 +435,7 @@ class Agent:
                 "rolloutUid": rollout.uid,
                 "at": at,
                 "gateway": self._settings.name,
-                "epoch": current.epoch,
+                "epoch": f"{current.epoch}{COPIES}" if rollout.copies else current.epoch,
                 "weightBp": weights[key],
                 "latencyEdgeMs": None
                 if rollout.latency_threshold is None
@@ -447,10 +449,13 @@ class Agent:
         ]
 
     def _weight(self, key: Key, rollout: WatchedRollout) -> int | None:
-        """The candidate's loaded weight in basis points; None before this agent has loaded the Deployment."""
+        """The candidate's loaded weight in basis points, or what its copies' share counts as; None before this agent
+        has loaded the Deployment or the copies."""
         wish = self._loader.loaded(key)
         if wish is None:
             return None
+        if rollout.copies:
+            return None if wish.copied is None else compared_share(wish.copied)
         return next((arm.weight for arm in wish.live if arm.cluster == rollout.candidate), 0)
 
 

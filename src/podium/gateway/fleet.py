@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from podium.gateway.feed import Change
 from podium.planning.routes import RoutePlan, plan_published
-from podium.planning.routing import Arm, RouteEntry, arm_of, plan_route
+from podium.planning.routing import Arm, Role, RouteEntry, arm_of, plan_route
 from podium.resources.deployment import LatencyMargin
 from podium.resources.kinds import AnyResource, Deployment, Revision, Rollout, Route
 from podium.resources.rollout import FINAL_PHASES
@@ -45,6 +45,11 @@ class Wish:
         """The arms that share the live traffic of a Deployment, with their weights."""
         return self.entry.live if isinstance(self.entry, RouteEntry) else ()
 
+    @property
+    def copied(self) -> int | None:
+        """Basis points of a Deployment's requests that are copied to the candidate of its rollout."""
+        return self.entry.shadow[1] if isinstance(self.entry, RouteEntry) and self.entry.shadow else None
+
 
 @dataclass(frozen=True)
 class WatchedRollout:
@@ -55,6 +60,8 @@ class WatchedRollout:
     candidate: str
     latency_threshold: float | None
     """Seconds; None where latency is not judged."""
+    copies: bool = False
+    """`candidate` is the cluster of its copies."""
 
 
 class Fleet:
@@ -140,11 +147,13 @@ class Fleet:
         if rollout is None or rollout.status.phase in FINAL_PHASES or rollout.metadata.uid is None:
             return None
         stable, latency = rollout.spec.stable_revision, rollout.spec.settings.analysis.latency
+        copies = rollout.status.shadow
         return WatchedRollout(
             uid=rollout.metadata.uid,
-            stable=None if stable is None else _live(key[0], stable),
-            candidate=_live(key[0], rollout.spec.candidate_revision),
+            stable=None if stable is None else _cluster(key[0], stable, "live"),
+            candidate=_cluster(key[0], rollout.spec.candidate_revision, "shadow" if copies else "live"),
             latency_threshold=latency.threshold if isinstance(latency, LatencyMargin) else None,
+            copies=copies,
         )
 
     def watched_rollouts(self) -> dict[Key, WatchedRollout]:
@@ -234,5 +243,5 @@ def _arms_of(wish: Wish) -> RouteEntry:
     return replace(entry, live=wish.split) if len(wish.split) > 1 and entry.live else entry
 
 
-def _live(workspace: str, revision: str) -> str:
-    return Arm(workspace, revision, "", "live", 0, ()).cluster
+def _cluster(workspace: str, revision: str, role: Role) -> str:
+    return Arm(workspace, revision, "", role, 0, ()).cluster

@@ -15,7 +15,7 @@ from podium.resources.kinds import Deployment, ModelVersion, Revision, Rollout
 from podium.resources.manifest import canonical_json
 from podium.resources.revision import RevisionSpec
 from podium.resources.rollout import FINAL_PHASES, RolloutSpec
-from podium.resources.strategies import BlueGreenStrategy, CanaryStrategy
+from podium.resources.strategies import RecreateStrategy
 
 ROLLBACK_ANNOTATION = "podium/rollback-to"
 """`REVISION@GENERATION`, written by a rollback: that generation's wish is to have that revision back."""
@@ -232,7 +232,7 @@ def _open(
 def keep_old_seconds(settings: RolloutSettings) -> float:
     """How long the losing revision stays warm after a rollout, at least one second."""
     strategy = settings.strategy
-    keep = strategy.keep_old if isinstance(strategy, (CanaryStrategy, BlueGreenStrategy)) else 0.0
+    keep = 0.0 if isinstance(strategy, RecreateStrategy) else strategy.keep_old
     return max(_LEAST_KEEP, keep)
 
 

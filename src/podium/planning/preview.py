@@ -5,8 +5,8 @@ Called by the API for `?dryRun` and by `podium diff` through it.
 
 from podium.planning.autoscaling import replicas_in_rollout, wanted_replicas
 from podium.planning.deployments import Outcome, World, decide
+from podium.planning.judging import step_cap
 from podium.planning.looks import analysis_settings
-from podium.planning.rollouts import step_cap
 from podium.resources.deployment import RolloutSettings, Threshold
 from podium.resources.kinds import Deployment
 from podium.resources.quantities import format_duration

@@ -9,7 +9,8 @@ from typing import Literal
 
 from podium.resources.deployment import RuntimeSettings
 from podium.resources.kinds import Deployment, Revision, Rollout
-from podium.resources.strategies import BlueGreenStrategy
+from podium.resources.route import StickyKey, basis_points
+from podium.resources.strategies import AbTestStrategy, BlueGreenStrategy, ShadowStrategy
 from podium.resources.traffic import DeploymentTraffic
 
 WHOLE = 10_000
@@ -75,11 +76,19 @@ class RouteEntry:
     unavailable: str
     waking: float = 0.0
     """Seconds of `timeout` that are for the start of a replica which a request wakes; 0 where none sleeps."""
+    shadow: tuple[Arm, int] | None = None
+    """The candidate of a rollout that gets copies now, and the share of requests in basis points."""
+    sticky: StickyKey | None = None
+    """What users are told apart by among the arms of a rollout."""
+    salt: str = ""
+    """Of the sticky key. The same in all tests of one candidate, so that whoever met it meets it again; another one
+    for the next candidate, so that it is not the same users who try everything first."""
 
     @property
     def arms(self) -> tuple[Arm, ...]:
         """Every arm that needs a cluster."""
-        return tuple(arm for arm in (*self.live, self.preview, self.direct) if arm is not None)
+        copied = self.shadow[0] if self.shadow is not None else None
+        return tuple(arm for arm in (*self.live, self.preview, self.direct, copied) if arm is not None)
 
 
 def arm_of(revision: Revision, role: Role, weight: int, protection: DeploymentTraffic | None = None) -> Arm:
@@ -104,6 +113,16 @@ def _paths(deployment: str, version: str, runtime: RuntimeSettings) -> ServerPat
     models = "/v2/models/"
     inside = f"{models}{runtime.model_name or deployment}" if runtime.protocol == "oip" else ""
     return ServerPaths(f"{models}{deployment}", version, inside)
+
+
+def compared_share(copied: int) -> int:
+    """Of requests and their copies together, the share that are copies; both in basis points.
+
+    An error of a candidate that is no worse is one of its copies with at most this probability: it is what the
+    analysis takes for its share. That holds although both answer the same requests (one that fails on both sides
+    counts once for and once against it), and where fewer requests are copied than planned.
+    """
+    return round(WHOLE * copied / (WHOLE + copied))
 
 
 def endpoints_of(revision: Revision | None) -> tuple[str, ...]:
@@ -165,11 +184,17 @@ def plan_route(
         live = (stable, candidate)
     if deployment.metadata.deletion_requested_at is not None:
         live = ()
-    preview, header = None, None
-    if rollout is not None and rollout.status.preview and candidate_name is not None:
-        strategy = rollout.spec.settings.strategy
-        if isinstance(strategy, BlueGreenStrategy):
+    preview = header = sticky = None
+    copies: tuple[Arm, int] | None = None
+    if rollout is not None:
+        strategy, shown = rollout.spec.settings.strategy, rollout.status
+        if isinstance(strategy, BlueGreenStrategy) and shown.preview:
             preview, header = arm(candidate_name, "preview", 0), strategy.preview_header
+        if isinstance(strategy, ShadowStrategy) and shown.shadow:
+            shadow = arm(candidate_name, "shadow", 0)
+            copies = (shadow, basis_points(strategy.percent)) if shadow is not None and live else None
+        if isinstance(strategy, AbTestStrategy):
+            sticky = strategy.sticky
     served = candidate_name if weight == WHOLE else stable_name
     waking = max(waking_seconds(revisions.get(name or "")) for name in (stable_name, candidate_name))
     reason = "" if live else _why_unavailable(deployment, revisions.get(served or ""))
@@ -186,6 +211,9 @@ def plan_route(
         max_body=spec.runtime.max_body,
         unavailable=reason,
         waking=waking,
+        shadow=copies,
+        sticky=sticky,
+        salt=f"{deployment.uid}/{candidate_name}" if sticky is not None else "",
     )
 
 

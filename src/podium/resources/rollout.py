@@ -8,6 +8,8 @@ from pydantic import Field
 from podium.resources.deployment import RolloutSettings
 from podium.resources.shape import Spec, Status
 
+COPIES = "/copies"
+"""After the epoch of a sample: what it has of the candidate are copies, counted in their own cluster."""
 RolloutAction = Literal["pause", "resume", "promote", "abort"]
 RolloutPhase = Literal[
     "Pending",  # the candidate is being prepared
@@ -78,5 +80,10 @@ class RolloutStatus(Status):
     stable_requests: int = 0
     stable_bad: int = 0
     preview: bool = False
+    shadow: bool = False
+    """The candidate gets copies of requests; nobody gets its answers to them."""
+    copies: int = 0
+    """Copies that the candidate was asked to answer so far, and how many of them failed."""
+    copies_bad: int = 0
     silent_gateways: list[str] = Field(default_factory=list)
     """Gateways that stopped reporting before they had loaded `weight`: the rollout waits for them, for a while."""

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from podium.resources.comparison import DivergenceLimits
 from podium.resources.quantities import Duration
 from podium.resources.route import StickyKey
 from podium.resources.shape import Spec
@@ -75,6 +76,9 @@ class ShadowStrategy(SteppedStrategy):
     """Of the requests, chosen at random, in hundredths, that are copied."""
     requests: Annotated[int, Field(ge=1, le=10**9)] = 500
     """Copies that must have been answered before the steps begin."""
+    compare: DivergenceLimits | None = None
+    """How far the candidate's answers may lie from the stable revision's on the same requests: proven to be within, it
+    goes on; proven to be beyond, it is taken back. None: the answers are not judged."""
     max_duration: Annotated[Duration, Field(ge=1, le=30 * 86400)] = 3600.0
     """Cap: past it without so many, or without an answer, the copies are inconclusive (`analysis.onInconclusive`)."""
     then: Literal["steps", "hold"] = "steps"

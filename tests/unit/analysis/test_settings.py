@@ -42,7 +42,7 @@ def test_alpha_is_split_over_the_comparisons_that_are_on() -> None:
             {"on_inconclusive": "shrug"},
             "on_inconclusive: must be one of hold, promote, rollback, not 'shrug'",
         ),
-        ({"assignment": "session"}, "assignment: must be one of request, user"),
+        ({"assignment": "session"}, "assignment: must be one of request, user, copy"),
         (
             {"error_rate": {"absolute_margin": 0}},
             r"absolute_margin: must be a number between 0 and 1 \(0 excluded",

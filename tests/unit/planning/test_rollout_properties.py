@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podium.planning.rollouts import RolloutWorld, decide
+from podium.planning.moves import RolloutWorld
+from podium.planning.rollouts import decide
 from podium.resources.kinds import Rollout
 from podium.resources.rollout import FINAL_PHASES
 from tests.unit.planning.worlds import (

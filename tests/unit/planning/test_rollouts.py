@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from podium.planning.gateways import GatewayView
+from podium.planning.judging import step_cap
 from podium.planning.looks import replay
-from podium.planning.rollouts import decide, step_cap
+from podium.planning.rollouts import decide
 from podium.resources.kinds import Rollout
 from podium.resources.rollout import FINAL_PHASES
 from podium.resources.strategies import CanaryStep

@@ -4,8 +4,9 @@ import datetime
 from typing import Any
 
 from podium.analysis import ArmCounts, Window
+from podium.planning.gateways import GatewayView
 from podium.planning.looks import Trial
-from podium.planning.rollouts import GatewayView, RolloutOutcome, RolloutWorld
+from podium.planning.moves import RolloutOutcome, RolloutWorld
 from podium.resources.kinds import KINDS, Deployment, ModelVersion, Revision, Rollout
 
 NOW = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from podium.gateway.render.document import Document, document, fragment, seconds, typed
+from podium.gateway.render.mirror import mirroring
 from podium.gateway.render.problem import answer
+from podium.gateway.render.sticky import keyed
 from podium.gateway.render.weights import prefix
 from podium.planning.routing import WHOLE, Arm, RouteEntry
 from podium.resources.shape import DEFAULT_WORKSPACE
@@ -77,7 +79,7 @@ def entry_routes(entry: RouteEntry, split: tuple[Arm, ...] = ()) -> EntryRoutes:
         main.append(fragment(route_to(match_preview, {"cluster": entry.preview.cluster}, how)))
     match = {"path_separated_prefix": outside}
     if entry.live:
-        main.append(fragment(route_to(match, _target(entry, split), how)))
+        main += [fragment(_copied(entry, route)) for route in _live_routes(entry, split, how)]
     else:
         said = answer(
             "unavailable", 503, f"deployment {entry.workspace}/{entry.deployment}: {entry.unavailable}",
@@ -93,7 +95,22 @@ def public_path(workspace: str, name: str) -> str:
     return inside if workspace == DEFAULT_WORKSPACE else f"/ws/{workspace}{inside}"
 
 
-def _target(entry: RouteEntry, split: tuple[Arm, ...]) -> dict[str, Any]:
+def _live_routes(entry: RouteEntry, split: tuple[Arm, ...], how: Handling) -> list[dict[str, Any]]:
+    match = {"path_separated_prefix": public_path(entry.workspace, entry.deployment)}
+    if entry.sticky is None or len(split) < 2:
+        return [route_to(match, _target(entry, split), how)]
+    parts = keyed(match, entry.sticky, entry.salt)
+    return [route_to(part, {**_target(entry, split, by_hash=bool(key)), **key}, how) for part, key in parts]
+
+
+def _copied(entry: RouteEntry, route: dict[str, Any]) -> dict[str, Any]:
+    """With copies for the candidate of a rollout, if there are any to be made."""
+    if entry.shadow is None:
+        return route
+    return {**route, "route": {**route["route"], **mirroring([entry.shadow])}}
+
+
+def _target(entry: RouteEntry, split: tuple[Arm, ...], *, by_hash: bool = False) -> dict[str, Any]:
     arms = split if len(split) > 1 else entry.live
     if len(arms) == 1:
         return {"cluster": arms[0].cluster}
@@ -102,6 +119,7 @@ def _target(entry: RouteEntry, split: tuple[Arm, ...]) -> dict[str, Any]:
         "weighted_clusters": {
             "runtime_key_prefix": prefix(entry.workspace, entry.deployment),
             "clusters": [{"name": name, "weight": weight} for name, weight in shares],
+            **({"use_hash_policy": True} if by_hash else {}),
         }
     }
 

@@ -10,14 +10,13 @@ from typing import Any
 from podium.gateway.render.document import fragment
 from podium.gateway.render.problem import answer
 from podium.gateway.render.routes import EntryRoutes, Handling, public_path, route_to
+from podium.gateway.render.sticky import keyed
 from podium.gateway.render.traffic import standing_in, with_traffic
 from podium.gateway.render.weights import rule_prefix
 from podium.planning.routes import RoutePlan, RulePlan
 from podium.planning.routing import WHOLE
-from podium.resources.route import Match, StickyKey, TextMatch
+from podium.resources.route import Match, TextMatch
 
-CALLER_HEADER = "x-podium-caller"
-"""The name of the token's owner; `access` writes it, and no client can."""
 ROUTE_HEADER = "x-podium-route"
 """Tells a replica under which name a request came in: the messages of gRPC hold that name, too."""
 _CLAIMS_FILTER, _CLAIMS = "envoy.filters.http.jwt_authn", "podium"
@@ -56,13 +55,10 @@ def _rule_routes(plan: RoutePlan, rule: RulePlan) -> list[dict[str, Any]]:
     sticky = rule.sticky
     if sticky is None or len(rule.slots) == 1:
         return [to(match, _target(plan, rule))]
-    by_key = {**_target(plan, rule, by_hash=True), "hash_policy": _hash(plan, sticky)}
-    if sticky.cookie is None:
-        return [to(match, by_key)]
-    # Without the cookie the other cookies would be the key.
-    has = {"name": "cookie", "string_match": {"safe_regex": {"regex": f"(?s){_cookie(sticky.cookie)}"}}}
-    with_cookie = {**match, "headers": [*match.get("headers", ()), has]}
-    return [to(with_cookie, by_key), to(match, _target(plan, rule))]
+    return [
+        to(part, {**_target(plan, rule, by_hash=bool(key)), **key})
+        for part, key in keyed(match, sticky, plan.uid)
+    ]
 
 
 def _handed(plan: RoutePlan, route: dict[str, Any]) -> dict[str, Any]:
@@ -109,19 +105,6 @@ def _target(plan: RoutePlan, rule: RulePlan, *, by_hash: bool = False) -> dict[s
         for place, (arm, _) in enumerate(rule.slots)
     ]
     return {"weighted_clusters": {"runtime_key_prefix": keys, "clusters": clusters, **hashed}}
-
-
-def _hash(plan: RoutePlan, sticky: StickyKey) -> list[dict[str, Any]]:
-    """The salted key: without the salt the same users would be in the first variant of every experiment."""
-    name, pattern = sticky.header or CALLER_HEADER, "(?s)^(.*)$"
-    if sticky.cookie is not None:
-        name, pattern = "cookie", f"(?s)^{_cookie(sticky.cookie)}$"
-    rewrite = {"pattern": {"regex": pattern}, "substitution": f"{plan.uid}:\\1"}
-    return [{"header": {"header_name": name, "regex_rewrite": rewrite}}]
-
-
-def _cookie(name: str) -> str:
-    return rf"(?:.*;\s*)?{re.escape(name)}=([^;]*).*"
 
 
 def _match(outside: str, match: Match | None) -> dict[str, Any]:
