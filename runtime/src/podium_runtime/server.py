@@ -17,6 +17,7 @@ import stat
 import sys
 import time
 
+from podium_runtime import recording
 from podium_runtime.batching import Batcher
 from podium_runtime.config import Config, Listen
 from podium_runtime.core import Dataplane
@@ -101,7 +102,8 @@ class Replica:
         self._core = Dataplane(
             config.served, self._batcher, config.request_timeout_seconds, config.max_tensor_elements
         )
-        self._http = HttpServer(self._core, metrics, config.max_body_bytes)
+        self._recorder = recording.from_environment()
+        self._http = HttpServer(self._core, metrics, config.max_body_bytes, self._recorder)
         metrics.ready = self._core.is_ready
         self._watchdog = Watchdog(
             self._batcher.caller,
@@ -140,6 +142,8 @@ class Replica:
             if server is not None:
                 server.close()
             await self._http.close()
+            if self._recorder is not None:
+                self._recorder.close()
         return self._batcher.stop()
 
     async def _open_held(self) -> None:

@@ -13,17 +13,17 @@ from typing import Literal
 VALUES = 64
 """Values of one output that are written down. Of a larger one: whole rows, evenly spaced, and of a row that is wider
 than this as many evenly spaced places; which ones follows from the shape alone, so both sides chose the same."""
-LINE_BYTES = 16 * 2**10
+LINE_BYTES = 64 * 2**10
 _OUTPUTS = 16
 _NAME_CHARACTERS = 256
 _TEXT_CHARACTERS = 128
 _DIMENSIONS = 8
 _LARGEST = 2**63
-_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 ValueKind = Literal["text", "boolean", "integer", "float"]
 _KINDS: Mapping[str, ValueKind] = {"t": "text", "b": "boolean", "i": "integer", "f": "float"}
-Value = str | bool | int | float
+Value = str | bool | int | float | None
+"""None: a missing text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +122,11 @@ def _output(item: object) -> Output:
 
 def _value(kind: ValueKind, value: object) -> Value:
     match kind, value:
-        case "float", str() if value in _NOT_FINITE:
-            return _NOT_FINITE[value]
+        case "float", None:
+            # Anything that is not finite.
+            return math.nan
+        case "text", None:
+            return None
         case "float", float() | int() if not isinstance(value, bool) and math.isfinite(float(value)):
             return float(value)
         case "integer", int() if not isinstance(value, bool) and -_LARGEST <= value < 2 * _LARGEST:

@@ -17,7 +17,7 @@ every single request lies on the wrong side, and one may look as often as one li
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -66,22 +66,23 @@ def _distance(champion: Output, shadow: Output) -> float:
     total = 0.0
     for row in range(rows):
         part = slice(row * width, (row + 1) * width)
-        total += _row(champion.values[part], shadow.values[part])
+        total += _row(_floats(champion.values[part]), _floats(shadow.values[part]))
     return total / rows
 
 
-def _row(champion: tuple[Value, ...], shadow: tuple[Value, ...]) -> float:
-    apart = size = 0.0
+def _floats(values: Sequence[Value]) -> list[float]:
+    return [math.nan if value is None else float(value) for value in values]
+
+
+def _row(champion: Sequence[float], shadow: Sequence[float]) -> float:
     # Scaled by the largest value, so that sums of very large ones stay finite.
-    finite = [abs(float(value)) for value in (*champion, *shadow) if math.isfinite(float(value))]
-    scale = max(finite, default=0.0) or 1.0
-    for a, b in zip(map(float, champion), map(float, shadow), strict=True):
-        if a == b or (math.isnan(a) and math.isnan(b)):
-            size += 2 * abs(a / scale) if math.isfinite(a) else 0.0
-        elif math.isfinite(a) and math.isfinite(b):
+    scale = max((abs(value) for value in (*champion, *shadow) if math.isfinite(value)), default=0.0) or 1.0
+    apart = size = 0.0
+    for a, b in zip(champion, shadow, strict=True):
+        if math.isfinite(a) and math.isfinite(b):
             apart += abs(a / scale - b / scale)
             size += abs(a / scale) + abs(b / scale)
-        else:
+        elif math.isfinite(a) or math.isfinite(b):
             return 1.0
     return min(1.0, apart / size) if size else 0.0
 

@@ -19,6 +19,7 @@ from podium_runtime.grpc import schema, wire
 from podium_runtime.grpc.requests import encode_response, infer_request, sent_raw
 from podium_runtime.http.statuses import status_of
 from podium_runtime.jobs import Outputs
+from podium_runtime.messages import InferRequest
 from podium_runtime.raw import Buffer
 
 Headers = list[tuple[bytes, bytes]]
@@ -64,6 +65,8 @@ class Caller:
     asked: cascading.Asked | None = None
     """What it wants to know of the answer; `tell` gets what `cascading.line` says."""
     tell: Callable[[bytes, str], None] = lambda line, counted: None
+    see: Callable[[InferRequest, Outputs], None] = lambda request, outputs: None
+    """Gets all that the model answered, before it is written."""
 
 
 async def answer(
@@ -151,11 +154,8 @@ def _model_infer(core: Dataplane, body: Buffer, caller: Caller) -> _Later:
 
     async def later() -> bytes:
         asked = caller.asked
-        if asked is None:
-            response = await core.infer(request, caller.timeout)
-        else:
-            see = functools.partial(_tell, caller, asked)
-            response = await core.infer(request, caller.timeout, asked.output, see)
+        also = None if asked is None else asked.output
+        response = await core.infer(request, caller.timeout, also, functools.partial(_see, caller, request))
         try:
             return encode_response(response, raw)
         except BaseException as error:
@@ -165,8 +165,10 @@ def _model_infer(core: Dataplane, body: Buffer, caller: Caller) -> _Later:
     return later
 
 
-def _tell(caller: Caller, asked: cascading.Asked, outputs: Outputs) -> None:
-    caller.tell(*cascading.line(asked, outputs))
+def _see(caller: Caller, request: InferRequest, outputs: Outputs) -> None:
+    if caller.asked is not None:
+        caller.tell(*cascading.line(caller.asked, outputs))
+    caller.see(request, outputs)
 
 
 _RPCS: dict[str, Callable[[Dataplane, Buffer, Caller], bytes | _Later]] = {

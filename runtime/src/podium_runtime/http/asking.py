@@ -33,7 +33,8 @@ def ask(
     if asked is not None:
         also = asked.output
         write = functools.partial(_unless_unsure, exchange, request, write, asked)
-    job = core.submit(request, functools.partial(_answer, exchange, write, refuse), exchange.timeout(), also)
+    answer = functools.partial(_answer, exchange, request, write, refuse)
+    job = core.submit(request, answer, exchange.timeout(), also)
     exchange.on_gone = functools.partial(core.abandon, job)
 
 
@@ -47,8 +48,12 @@ def _unless_unsure(
     write(outputs)
 
 
-def _answer(exchange: Exchange, write: Write, refuse: Refuse, outcome: Outcome) -> None:
+def _answer(
+    exchange: Exchange, request: InferRequest, write: Write, refuse: Refuse, outcome: Outcome
+) -> None:
     try:
+        if not isinstance(outcome, RequestError):
+            exchange.see(request, outcome)
         error = outcome if isinstance(outcome, RequestError) else written(write, outcome)
         if error is not None:
             refuse(exchange, error)

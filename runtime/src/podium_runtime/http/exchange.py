@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from podium_runtime import errors
+from podium_runtime import errors, recording
 from podium_runtime.core import Phase
 from podium_runtime.http.statuses import Compressed, status_of
+from podium_runtime.jobs import Outputs
+from podium_runtime.messages import InferRequest
 from podium_runtime.raw import Buffer
 
 if TYPE_CHECKING:
@@ -35,8 +37,8 @@ class Exchange:
 
     __slots__ = (
         "answered", "begun", "chunks", "complete", "connection", "discarding", "early", "head_done", "headers",
-        "held", "http_1_0", "inference", "keep_alive", "method", "on_gone", "on_writable", "size", "streaming",
-        "target", "told",
+        "held", "http_1_0", "inference", "keep_alive", "method", "on_gone", "on_writable", "outputs", "size",
+        "streaming", "target", "told",
     )  # fmt: skip
 
     def __init__(self, connection: Connection) -> None:
@@ -66,6 +68,8 @@ class Exchange:
         self.inference = False
         """Whether it counts in the metrics of inference requests."""
         self.streaming = False
+        self.outputs: Outputs | None = None
+        """What the model answered, where that is to be recorded."""
         self.told = b""
         """Header lines of the answer, whoever writes it."""
         self.on_gone: Callable[[], None] | None = None
@@ -113,6 +117,13 @@ class Exchange:
         """Add a line about an answer of a cascade, and count what it was."""
         self.told = line
         self.connection.listener.metrics.count_cascade(counted)
+
+    def see(self, request: InferRequest, outputs: Outputs) -> None:
+        """Take what the model answered, of which the client gets the wanted outputs, to be recorded if that is asked
+        for."""
+        if recording.HEADER in self.headers:
+            wanted = request.outputs
+            self.outputs = {name: outputs[name] for name in wanted if name in outputs} if wanted else outputs
 
     def require_plain_body(self) -> None:
         """Raise Compressed for an encoding of the body that is not read here."""
@@ -227,6 +238,14 @@ class Exchange:
         if self.inference:
             self.connection.listener.metrics.count_request(status, now - self.begun)
         self.connection.answered(self, now)
+        if recording.HEADER in self.headers and self.inference:
+            self._record(status, now - self.begun)
+
+    def _record(self, status: int, seconds: float) -> None:
+        outputs, self.outputs = self.outputs, None
+        recorder = self.connection.listener.recorder
+        if recorder is not None and (status != 200 or outputs is not None):
+            recorder.add(self.headers, status, seconds, outputs if status == 200 else None)
 
     def lost(self) -> None:
         """The client hung up: nothing can be written any more."""

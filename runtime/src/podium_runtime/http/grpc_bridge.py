@@ -50,7 +50,7 @@ class Bridge:
         try:
             timeout, public = _timeout(exchange), exchange.public_name()
             asked = cascading.read(exchange.headers, self._core.served.name)
-            caller = skin.Caller(timeout, public, asked, exchange.tell)
+            caller = skin.Caller(timeout, public, asked, exchange.tell, exchange.see)
             answering = skin.answer(self._core, method, exchange.body(), caller, exchange.log_failure)
             status, headers, content = await answering
         except Exception as error:

@@ -20,6 +20,7 @@ from podium_runtime.http.routes import Handler, Route, Skin
 from podium_runtime.http.statuses import REASONS
 from podium_runtime.logs import RateLimit, frames
 from podium_runtime.metrics import Metrics
+from podium_runtime.recording import Recorder
 
 # All bodies held at once may take this many times the limit for one: a queue of large ones must not fill the memory.
 _BODIES_AT_ONCE = 8
@@ -32,11 +33,15 @@ log = logging.getLogger(__name__)
 class HttpServer:
     """The connections of one replica and what they share. Used from one event loop."""
 
-    def __init__(self, core: Dataplane, metrics: Metrics, max_body: int) -> None:
+    def __init__(
+        self, core: Dataplane, metrics: Metrics, max_body: int, recorder: Recorder | None = None
+    ) -> None:
         self.core = core
         self.metrics = metrics
         self.max_body = max_body
         """Bytes of one body."""
+        self.recorder = recorder
+        """None: nobody wants records of this replica's answers."""
         self.room = _BODIES_AT_ONCE * max_body
         """Bytes that bodies without an answer may still take."""
         self.connections: set[Connection] = set()
