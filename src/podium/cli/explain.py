@@ -37,7 +37,8 @@ class Arm:
 
 @dataclass(frozen=True)
 class Step:
-    """One share of traffic: what was asked for, and what was seen while it was loaded. Arms are None where unknown."""
+    """One share of traffic: what was asked for, and what was seen while it was loaded. Arms are None where unknown.
+    Number 0: the copies before the first one; the candidate's arm are its answers to them."""
 
     number: int
     weight: int
@@ -122,23 +123,26 @@ def _passage(rollout: "Rollout") -> str:
 
 
 def _steps(rollout: "Rollout") -> list[Step]:
-    strategy = rollout.spec.settings.strategy
-    steps: Sequence[CanaryStep] = getattr(strategy, "steps", None) or ()
     shifts = [item for item in rollout.status.decisions if item.decision in _SHIFTS]
     counted = _counted(rollout.status.decisions)
     found = []
-    for index, step in enumerate(steps):
-        entered = next((at for at, item in enumerate(shifts) if _enters(item, index)), None)
+    wishes = _wanted(rollout)
+    for place, (number, weight, wanted) in enumerate(wishes):
+        entered = next(
+            (at for at, item in enumerate(shifts) if _enters(item, number, first=place == 0)), None
+        )
         if entered is None:
             continue
         began = shifts[entered].at
         left = shifts[entered + 1].at if entered + 1 < len(shifts) else rollout.status.finished_at
-        stable, candidate = counted.get(step.weight, (None, None))
+        stable, candidate = counted.get(weight, (None, None))
+        if number == 0:
+            stable, candidate = None, Arm(rollout.status.copies, rollout.status.copies_bad)
         found.append(
             Step(
-                number=index + 1,
-                weight=step.weight,
-                wanted=step_words(step),
+                number=number,
+                weight=weight,
+                wanted=wanted,
                 began=began,
                 seconds=(left - began).total_seconds() if left else None,
                 candidate=candidate,
@@ -148,13 +152,27 @@ def _steps(rollout: "Rollout") -> list[Step]:
     return found
 
 
-def _enters(decision: "Decision", step: int) -> bool:
-    """Whether this decision moved the traffic to that step: `start` to the first, an advance to the one after."""
-    return (
-        step == 0
-        if decision.decision == "start"
-        else decision.decision == "advance" and decision.step == step - 1
-    )
+def _wanted(rollout: "Rollout") -> list[tuple[int, int, str]]:
+    """(number, weight, words) of every share that the strategy asks for, the copies before them included."""
+    strategy = rollout.spec.settings.strategy
+    if strategy.type == "abTest":
+        return [
+            (1, strategy.weight, f"{strategy.weight} %{f' until {strategy.end}' if strategy.end else ''}")
+        ]
+    steps: Sequence[CanaryStep] = getattr(strategy, "steps", None) or ()
+    wanted = [(index + 1, step.weight, step_words(step)) for index, step in enumerate(steps)]
+    if strategy.type == "shadow":
+        copies = f"copies of {strategy.percent:g} % of the requests, {strategy.requests:,} of them"
+        wanted.insert(0, (0, 0, copies))
+    return wanted
+
+
+def _enters(decision: "Decision", number: int, *, first: bool) -> bool:
+    """Whether this decision led to that share. It tells the step that it was taken at, counted from 0; -1 is before
+    the first."""
+    if decision.decision == "start":
+        return first
+    return decision.decision == "advance" and decision.step == number - 2
 
 
 def _counted(decisions: Sequence["Decision"]) -> dict[int, tuple[Arm, Arm]]:
@@ -171,6 +189,8 @@ def _counted(decisions: Sequence["Decision"]) -> dict[int, tuple[Arm, Arm]]:
 
 def _windows(decision: "Decision") -> list[Mapping[str, Any]]:
     analysis = (decision.evidence or {}).get("analysis") or {}
+    if (analysis.get("settings") or {}).get("assignment") == "copy":
+        return []
     return list(analysis.get("windows") or [])
 
 
@@ -211,7 +231,8 @@ def print_explanation(told: Explanation) -> None:
     print(coloured(rollout.metadata.name, "bold"))
     print(f"  {clean(told.passage)}")
     for step in told.steps:
-        print(f"  step {step.number}, {step.wanted}: {_step_line(step)}")
+        name = f"step {step.number}, " if step.number else ""
+        print(f"  {name}{step.wanted}: {_step_line(step)}")
     print(coloured("Decisions", "bold") if rollout.status.decisions else "No decision was taken yet.")
     for decision in rollout.status.decisions:
         for line in decision_lines(decision):

@@ -5,13 +5,10 @@ Called by the API for `?dryRun` and by `podium diff` through it.
 
 from podium.planning.autoscaling import replicas_in_rollout, wanted_replicas
 from podium.planning.deployments import Outcome, World, decide
-from podium.planning.judging import step_cap
-from podium.planning.looks import analysis_settings
-from podium.resources.deployment import RolloutSettings, Threshold
+from podium.planning.passages import passage
 from podium.resources.kinds import Deployment
 from podium.resources.quantities import format_duration
 from podium.resources.rollout import FINAL_PHASES
-from podium.resources.strategies import BlueGreenStrategy, CanaryStrategy
 
 
 def describe(old: Deployment | None, new: Deployment, world: World) -> list[str]:
@@ -34,7 +31,7 @@ def describe(old: Deployment | None, new: Deployment, world: World) -> list[str]
         if rollout.stable_revision is None:
             sentences.append("It is the first: it takes all traffic as soon as it is ready.")
         else:
-            sentences += _passage(rollout.settings, rollout.stable_revision, rollout.candidate_revision)
+            sentences += passage(rollout.settings, rollout.stable_revision, rollout.candidate_revision)
     else:
         sentences += _no_new_rollout(new, world, outcome)
     if outcome.status.rejected is not None:
@@ -76,50 +73,3 @@ def _no_new_rollout(new: Deployment, world: World, outcome: Outcome) -> list[str
     if replicas_in_rollout(new) == 0 and latest != outcome.status.stable_revision:
         return [f"Nothing moves without replicas: {latest} has its turn when spec.replicas is raised."]
     return []
-
-
-def _passage(settings: RolloutSettings, stable: str, candidate: str) -> list[str]:
-    strategy = settings.strategy
-    if isinstance(strategy, CanaryStrategy):
-        steps = []
-        for step in strategy.steps:
-            length = f"{step.requests:,} requests" if step.requests else format_duration(step.duration or 0.0)
-            steps.append(f"{step.weight} % for {length} (at most {format_duration(step_cap(step))})")
-        sentences = [f"Traffic moves from {stable} to {candidate}: {', then '.join(steps)}, then all of it."]
-        return sentences + _judgement(settings)
-    if isinstance(strategy, BlueGreenStrategy):
-        flip = (
-            f"after {format_duration(strategy.preview_for)} of preview"
-            if strategy.auto_promote
-            else "when someone promotes it"
-        )
-        return [
-            f"{candidate} can be previewed with the header {strategy.preview_header}: true.",
-            f"All traffic flips from {stable} to {candidate} {flip}; "
-            f"{stable} stays warm for {format_duration(strategy.keep_old)}.",
-        ]
-    return [f"{candidate} replaces {stable} as soon as it is ready, unjudged."]
-
-
-def _judgement(settings: RolloutSettings) -> list[str]:
-    analysis = analysis_settings(settings, None)
-    if not analysis.comparisons and not analysis.thresholds:
-        return ["Nothing but liveness is judged: the analysis is turned off."]
-    judged = []
-    if analysis.error_rate:
-        judged.append(f"errors (margin {analysis.error_rate.absolute_margin:.1%})")
-    if analysis.refusal_rate:
-        judged.append(f"refusals (margin {analysis.refusal_rate.absolute_margin:.1%})")
-    if analysis.latency:
-        latency = analysis.latency
-        judged.append(f"requests over {latency.threshold_ms:g} ms (margin {latency.absolute_margin:.1%})")
-    if analysis.quantile:
-        quantile = analysis.quantile
-        judged.append(f"p{quantile.quantile * 100:g} (at most {quantile.relative_margin:.0%} higher)")
-    judged += [_limit_words(limit) for limit in settings.analysis.thresholds]
-    return [f"Judged by {', '.join(judged)}; a false rollback has a chance of at most {analysis.alpha:.1%}."]
-
-
-def _limit_words(limit: Threshold) -> str:
-    most = format_duration(limit.max_latency) if limit.max_latency else f"{limit.max or 0:.3g}"
-    return f"{limit.metric} at most {most}"

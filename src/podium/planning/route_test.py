@@ -33,7 +33,7 @@ def _outcome(
     sticky, slots = "", rule.slots
     key = key_of(rule.sticky, request) if rule.sticky is not None else None
     if key is not None and slots:
-        place = place_of(plan.uid, key)
+        place = place_of(rule.salt, key)
         sticky = f"{key!r} is at {place / 100:.2f} of 100"
         slots = ((arm_at(slots, place), WHOLE),)
     elif rule.sticky is not None:

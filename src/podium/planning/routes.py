@@ -55,6 +55,8 @@ class RulePlan:
     unavailable: str
     absent: tuple[str, ...]
     """Deployments of the rule that nobody serves now, each with the reason."""
+    salt: str = ""
+    """Of the sticky key."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,6 @@ class RoutePlan:
     workspace: str
     route: str
     uid: str
-    """The salt of sticky keys."""
     rules: tuple[RulePlan, ...]
     retries: Retries | None
     hedge: Hedge | None
@@ -92,7 +93,7 @@ def plan_published(route: Route, entries: Mapping[str, RouteEntry]) -> RoutePlan
         route=route.metadata.name,
         uid=route.uid,
         rules=tuple(
-            _rule(rule, rule.name or str(number), entries, spec.timeout)
+            _rule(rule, rule.name or str(number), entries, spec.timeout, salt=route.uid)
             for number, rule in enumerate(spec.rules)
         ),
         retries=spec.retries,
@@ -101,7 +102,9 @@ def plan_published(route: Route, entries: Mapping[str, RouteEntry]) -> RoutePlan
     )
 
 
-def _rule(rule: Rule, name: str, entries: Mapping[str, RouteEntry], timeout: float | None) -> RulePlan:
+def _rule(
+    rule: Rule, name: str, entries: Mapping[str, RouteEntry], timeout: float | None, *, salt: str
+) -> RulePlan:
     absent = {given: _why_absent(given, entries) for given in rule.deployments if not _live(entries, given)}
     cascade, fallback = None, None
     if rule.cascade is not None and rule.cascade.deployment not in absent:
@@ -114,16 +117,20 @@ def _rule(rule: Rule, name: str, entries: Mapping[str, RouteEntry], timeout: flo
     words = "; ".join(
         f"{one.deployment}: {absent[one.deployment]}" for one in rule.to if one.deployment in absent
     )
+    shadows = tuple(
+        (replace(shadow_of, role="shadow", weight=0), basis_points(shadow.percent))
+        for shadow in rule.shadow
+        if (shadow_of := _largest(entries, shadow.deployment)) is not None
+    )
+    # Envoy copies all requests of a rule or none: of a rule with variants, also those that another Deployment answers.
+    alone = entries[answering[0]] if answering and len(rule.to) == 1 else None
+    sticky = rule.sticky if alone is None else rule.sticky or alone.sticky
     return RulePlan(
         name=name,
         match=rule.match,
-        sticky=rule.sticky,
-        slots=_slots(rule, entries, answering[0]) if answering else (),
-        shadows=tuple(
-            (replace(shadow_of, role="shadow", weight=0), basis_points(shadow.percent))
-            for shadow in rule.shadow
-            if (shadow_of := _largest(entries, shadow.deployment)) is not None
-        ),
+        sticky=sticky,
+        slots=_slots(rule, entries, answering[0], sticky=sticky is not None) if answering else (),
+        shadows=shadows if alone is None or alone.shadow is None else (*shadows, alone.shadow),
         cascade=cascade,
         fallback=fallback,
         timeout=timeout or max((entry.timeout for entry in served), default=30.0),
@@ -131,12 +138,15 @@ def _rule(rule: Rule, name: str, entries: Mapping[str, RouteEntry], timeout: flo
         max_body=max((entry.max_body for entry in served), default=16 * 2**20),
         unavailable="" if answering else words,
         absent=tuple(f"{given}: {reason}" for given, reason in absent.items()),
+        salt=salt if alone is None or rule.sticky is not None else alone.salt,
     )
 
 
-def _slots(rule: Rule, entries: Mapping[str, RouteEntry], standing_in: str) -> tuple[Slot, ...]:
+def _slots(
+    rule: Rule, entries: Mapping[str, RouteEntry], standing_in: str, *, sticky: bool
+) -> tuple[Slot, ...]:
     """The line of a rule. The share of a variant that nobody serves falls to the first that somebody does."""
-    if rule.sticky is not None:
+    if sticky:
         line = stretches(rule.shares)
     else:
         line, at = [], 0
@@ -147,7 +157,7 @@ def _slots(rule: Rule, entries: Mapping[str, RouteEntry], standing_in: str) -> t
     for place, start, end in line:
         name = rule.to[place].deployment
         live = entries[name].live if _live(entries, name) else entries[standing_in].live
-        for arm, width in _within(live, end - start, from_end=rule.sticky is not None and place % 2 == 0):
+        for arm, width in _within(live, end - start, from_end=sticky and place % 2 == 0):
             if slots and slots[-1][0] == arm:
                 slots[-1] = (arm, slots[-1][1] + width)
             else:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from podium.resources.comparison import DivergenceLimits
-from podium.resources.quantities import Duration
+from podium.resources.quantities import Duration, format_duration
 from podium.resources.route import StickyKey
 from podium.resources.shape import Spec
 
@@ -108,6 +108,13 @@ class AbTestStrategy(Spec):
     """Requests in this time after the split began are not counted (cold caches)."""
     keep_old: Annotated[Duration, Field(le=30 * 86400)] = 30.0
     """How long the old revision stays warm after promotion."""
+
+    @property
+    def end(self) -> str:
+        """When it is over, in words; empty where a person says so."""
+        ends = [f"each arm has had {self.requests:,} requests"] if self.requests is not None else []
+        ends += [f"{format_duration(self.duration)} have passed"] if self.duration is not None else []
+        return " or ".join(ends)
 
     @model_validator(mode="after")
     def _ends_somehow(self) -> "AbTestStrategy":

@@ -106,6 +106,8 @@ def _show(rollout: "Rollout") -> None:
     steps = getattr(spec.settings.strategy, "steps", None)
     if steps and 0 <= now.step < len(steps):
         print(f"  step {now.step + 1} of {len(steps)}: {step_words(steps[now.step])}")
+    if now.copies or now.shadow:
+        print(f"  copies    {now.copies_bad:,} failed of {now.copies:,} answered")
     if now.candidate_requests or now.stable_requests:
         print(f"  candidate {now.candidate_bad:,} failed of {now.candidate_requests:,} requests")
         print(f"  stable    {now.stable_bad:,} failed of {now.stable_requests:,} requests")

@@ -57,7 +57,7 @@ def _rule_routes(plan: RoutePlan, rule: RulePlan) -> list[dict[str, Any]]:
         return [to(match, _target(plan, rule))]
     return [
         to(part, {**_target(plan, rule, by_hash=bool(key)), **key})
-        for part, key in keyed(match, sticky, plan.uid)
+        for part, key in keyed(match, sticky, rule.salt)
     ]
 
 
