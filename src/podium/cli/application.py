@@ -19,6 +19,7 @@ from podium.cli.commands import (
     rollouts,
     routes,
     tokens,
+    top,
 )
 from podium.cli.session import HELP
 
@@ -36,7 +37,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings=HELP,
     )
-    for part in (local, diagnosis, applying, objects, rollouts, routes, records, predictions, load):
+    for part in (local, diagnosis, applying, objects, rollouts, routes, records, predictions, load, top):
         part.register(app)
     app.add_typer(models.build(), name="model")
     app.add_typer(tokens.build(), name="token")

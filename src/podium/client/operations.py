@@ -7,6 +7,7 @@ from urllib.parse import quote
 from podium.client.effects import Call, Operation, Pause, Query, Reply, call
 from podium.resources.errors import Conflict, InvalidInput, Issue
 from podium.resources.kinds import KINDS, AnyResource, Kind, Model, kind_of
+from podium.resources.load import Traffic
 from podium.resources.requests import (
     ActionResult,
     ApplyResult,
@@ -185,6 +186,13 @@ def revoke_token(token_id: str) -> Operation[TokenInfo]:
     """Refused from now on."""
     reply = yield from call(Call("DELETE", f"/tokens/{segment(token_id)}"))
     return TokenInfo.model_validate(reply.json())
+
+
+def traffic(window: str, workspace: str | None) -> Operation[Traffic]:
+    """Of one workspace, or of all that the token covers (None)."""
+    path = "/traffic" if workspace is None else f"/workspaces/{segment(workspace)}/traffic"
+    reply = yield from call(Call("GET", path, {"window": window}))
+    return Traffic.model_validate(reply.json())
 
 
 def gateways(since: int | None) -> Operation[list[dict[str, Any]]]:

@@ -18,6 +18,7 @@ from podium.client.publishing import Pushed, PushOptions, Tell
 from podium.client.waiting import RolloutOutcome
 from podium.client.watching import SILENCE, WatchSession
 from podium.resources.kinds import AnyResource, Deployment, Model, ModelVersion, Rollout
+from podium.resources.load import Traffic
 from podium.resources.profile import Profile, ProfileRequest
 from podium.resources.requests import (
     ActionResult,
@@ -306,6 +307,11 @@ class Client:
     ) -> Sequence[dict[str, Any]]:
         """Who changed what, newest first."""
         return self._run(operations.records("/audit", limit, workspace=workspace, kind=kind, name=name))
+
+    def traffic(self, window: str = "30s", *, workspace: str | None = None) -> Traffic:
+        """What every Deployment was asked and answered in the last 5 s to 15 min; `workspace` None: of all workspaces
+        that the token covers."""
+        return self._run(operations.traffic(window, workspace))
 
     def gateways(self, *, since: int | None = None) -> Sequence[dict[str, Any]]:
         """The gateways that reported in the last `since` seconds; ten minutes if left out."""
