@@ -106,6 +106,8 @@ class Comparison(Status):
     """Copies without the champion's record of them."""
     unmatched_champion: int = 0
     """The champion's records without a copy: most of them, where only a share of the requests is copied."""
+    ambiguous: int = 0
+    """The champion's records whose id came more than once at a time: clients may send their own `x-request-id`."""
     lost: int = 0
     """Records that replicas could not keep, and lines that cannot be read. Not counted above."""
     per_output: list[OutputComparison] = Field(default_factory=list)

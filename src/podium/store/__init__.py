@@ -6,12 +6,13 @@ the audit trail, samples and tokens, on SQLite or PostgreSQL. Imports `podium.re
     write.py       Write, Apply: one serialised transaction       signals.py    who waits for a commit or for work
     schema.py      migrations/ and how they are run               tables.py     the tables; columns.py their types
     resources.py, selectors.py, work.py, changes.py, events.py, audit.py, samples.py, gateways.py, load.py,
-    aliases.py, tokens.py   the rows and the SQL of one noun each
+    comparisons.py, aliases.py, tokens.py   the rows and the SQL of one noun each
 """
 
 from podium.store.aliases import AliasRow
 from podium.store.audit import Actor, AuditRow, Subject
 from podium.store.changes import Change
+from podium.store.comparisons import ComparisonRow
 from podium.store.events import EventRow
 from podium.store.gateways import GatewayRow
 from podium.store.load import LoadRow
@@ -29,6 +30,7 @@ __all__ = [
     "Apply",
     "AuditRow",
     "Change",
+    "ComparisonRow",
     "EventRow",
     "GatewayRow",
     "Lease",

@@ -9,11 +9,13 @@ import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, select, update
 
-from podium.store import changes, events, gateways, load, places, samples, schema, work
+from podium.store import changes, comparisons, events, gateways, load, places, samples, schema, work
 from podium.store.audit import Actor
+from podium.store.comparisons import ComparisonRow
 from podium.store.database import Database
 from podium.store.engine import open_engine
 from podium.store.gateways import GatewayRow
@@ -213,6 +215,21 @@ class Store:
         one moment."""
         with self._database.reading() as connection:
             return load.read(connection, since, workspace, deployment), load.reported(connection, since)
+
+    def save_comparison(self, row: ComparisonRow) -> bool:
+        """In the place of the edition before; False where another is there by now, or the shadow revision is gone."""
+        with self._database.writing(durable=False) as connection:
+            return comparisons.save(connection, self._database.engine, row)
+
+    def comparison(self, shadow_uid: str) -> ComparisonRow | None:
+        """What is known of a shadow revision beside its champions."""
+        with self._database.reading() as connection:
+            return comparisons.find(connection, shadow_uid)
+
+    def comparisons(self, workspace: str | None = None) -> list[dict[str, Any]]:
+        """All comparisons as JSON, by workspace and shadow."""
+        with self._database.reading() as connection:
+            return comparisons.items(connection, workspace)
 
     def claim_place(
         self, target: str, *, place: str, description: str, actor: Actor, take_over: bool = False

@@ -196,6 +196,20 @@ load_reports = Table(
     Column("at", Float(53), nullable=False),
 )
 
+# A shadow revision beside its champions; it goes with the revision.
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("shadow_uid", PlainText, ForeignKey("resources.uid", ondelete="CASCADE"), primary_key=True),
+    Column("workspace", PlainText, nullable=False, index=True),
+    Column("shadow", PlainText, nullable=False),
+    # Counts the writes, so that of two writers one finds out.
+    Column("edition", BigInteger, nullable=False),
+    Column("updated_at", UtcTime, nullable=False),
+    Column("items", Json, nullable=False),
+    Column("state", Json, nullable=False),
+)
+
 # Where an alias points now stands in its Model's status; this is how it came there.
 alias_history = Table(
     "alias_history",

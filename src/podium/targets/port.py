@@ -1,7 +1,7 @@
 """What the control plane needs of whatever runs replicas. One file or package per technology beside this one."""
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -52,6 +52,31 @@ class ReplicaObservation:
     """It was dormant, and a request started it; `started_at` is when."""
 
 
+@dataclass(frozen=True)
+class RecordMark:
+    """How far the records of one replica were read."""
+
+    segment: int
+    offset: int
+    """Bytes into that segment."""
+    seen: int
+    """Answers read or lost until then, by the replica's own count."""
+
+
+@dataclass(frozen=True)
+class ReplicaRecords:
+    """What a replica wrote down about its answers since a mark. Model code could have written all of it."""
+
+    replica: str
+    lines: Sequence[bytes]
+    mark: RecordMark
+    """Where to go on."""
+    lost: int
+    """Answers that it could not write down, or that were gone before they were read."""
+    more: bool
+    """There is more to read at once."""
+
+
 class Target(Protocol):
     """Starts, observes and stops replicas. Every call is idempotent, and any server may make it.
 
@@ -77,6 +102,13 @@ class Target(Protocol):
 
     def logs(self, name: str, lines: int, *, revision_uid: str | None = None) -> list[str]:
         """The last lines that it wrote, oldest first. Raises NotFound."""
+
+
+class Recordings(Protocol):
+    """A target whose replicas write down answers to requests that a shadow answers too."""
+
+    def records(self, revision_uid: str, marks: Mapping[str, RecordMark]) -> list[ReplicaRecords]:
+        """Of every replica of the revision that wrote any, from its mark on. A bounded part of it at once."""
 
 
 class ExitWatch(Protocol):

@@ -13,11 +13,13 @@ from podium.resources.deployment import RuntimeSettings
 from podium.resources.errors import Unavailable
 from podium.resources.warmup import Warmup
 from podium.targets.port import ReplicaWish
-from podium.targets.process import commands
+from podium.targets.process import commands, records
 from podium.targets.process.checked_start import DAMAGED
 from podium.targets.process.health import Question
 
 _LISTENER = 3
+_RECORDS_VARIABLE = "PODIUM_RECORDS"
+"""Where the model server writes down answers that a shadow gives too."""
 _OWN_FINAL = (2, 3)
 """Exit codes of Podium's own model server that another start would not mend: a bad configuration, damaged files."""
 AFTER_DRAIN_SECONDS = 5.0
@@ -84,7 +86,9 @@ def program(
     # -I: nothing of the working folder or of variables gets into the path. -B: it could write no byte code anyway.
     argv: tuple[str, ...] = (str(wish.python), "-I", "-B", "-m", "podium_runtime", "serve", str(config))
     read = (wish.model_path, wish.manifest_path, config, *wish.extra_read_paths)
-    extra: Mapping[str, str] = spec.runtime.env
+    private = private_folder(folder)
+    # A variable, because builds that a revision may pin refuse fields of the configuration that they do not know.
+    extra: Mapping[str, str] = {**spec.runtime.env, _RECORDS_VARIABLE: str(private / records.FOLDER)}
     if spec.runtime.command is not None:
         # -S: no package's start-up code runs before the files are checked.
         argv = (str(wish.python), "-I", "-S", "-B", str(commands.START), str(config))
@@ -92,9 +96,7 @@ def program(
         extra = commands.environment(wish, commands.values(wish, folder, _LISTENER, ports), ports)
     return Program(
         argv=argv,
-        env=scrubbed_environment(
-            wish.python, private_folder(folder), threads=spec.resources.cpus, extra=extra
-        ),
+        env=scrubbed_environment(wish.python, private, threads=spec.resources.cpus, extra=extra),
         box=Box(
             read=read,
             run=roots,

@@ -105,6 +105,10 @@ class Replicas:
         found = (self.read(folder) for folder in _children(self._root / revision_uid))
         return [replica for replica in found if replica is not None]
 
+    def folders(self, revision_uid: str) -> list[Path]:
+        """Where its replicas lie, whatever became of them."""
+        return _children(self._root / revision_uid)
+
     def all(self) -> list[Replica]:
         """The replicas of all revisions."""
         return [replica for folder in _children(self._root) for replica in self.of_revision(folder.name)]

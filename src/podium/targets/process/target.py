@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,8 @@ from podium.processes.exits import ExitWatcher
 from podium.processes.identity import ProcessIdentity, wait_exit
 from podium.processes.sockets import listeners, sockets_of_family
 from podium.resources.errors import NotFound, Refused, Unavailable
-from podium.targets.port import ReplicaObservation, ReplicaPhase, ReplicaWish
+from podium.targets.port import RecordMark, ReplicaObservation, ReplicaPhase, ReplicaRecords, ReplicaWish
+from podium.targets.process import records
 from podium.targets.process.commands import SERVED, misplaced, port_names
 from podium.targets.process.health import Answer, ask
 from podium.targets.process.ports import Ports, is_free
@@ -164,6 +165,13 @@ class ProcessTarget:
         if folder is None:
             raise NotFound(f"there is no replica {name[:100]!r}")
         return supervision.read_log(folder, lines)
+
+    def records(self, revision_uid: str, marks: Mapping[str, RecordMark]) -> list[ReplicaRecords]:
+        """What each of its replicas wrote down about its answers, from its mark on; also of those that ended."""
+        return [
+            records.read(supervision.private_folder(folder), folder.name, marks.get(folder.name))
+            for folder in self._replicas.folders(revision_uid)
+        ]
 
     def watch(self, callback: Callable[[str], None]) -> None:
         """`callback(revision_uid)`, in a thread of its own, when a replica that was started or observed here ends or is
