@@ -34,6 +34,9 @@ from podium.resources.errors import Refused, Unavailable
 
 log = logging.getLogger(__name__)
 
+LOG_LEVELS = ("--log-level", "warning", "--component-log-level", "misc:error")
+"""Of each declared answer in each route table Envoy would say that this part of its API may change still. The build is
+pinned, and a refusal has to be found among the words."""
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.01
 _LOG_BYTES = 16 * 2**20
@@ -268,7 +271,7 @@ class EnvoyProcess:
                 *("--parent-shutdown-time-s", str(drain + 2)),
                 # Counters start at zero with every process: an epoch's differences are that process's own.
                 "--skip-hot-restart-parent-stats",
-                *("--log-level", "warning"),
+                *LOG_LEVELS,
                 *workers,
             ],
             env={},

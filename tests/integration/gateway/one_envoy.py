@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from podium.gateway.binary import find_binary
+from podium.gateway.envoy_process import LOG_LEVELS
 from podium.gateway.files import WatchedFiles
 from podium.gateway.render import access
 from podium.gateway.render.bootstrap import bootstrap
@@ -112,7 +113,7 @@ class OneEnvoy:
         with self.settings.layout.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [find_binary().path, "-c", self.settings.layout.bootstrap, "--use-dynamic-base-id", "--concurrency",
-                 str(self.settings.concurrency), "--log-level", "warning"],
+                 str(self.settings.concurrency), *LOG_LEVELS],
                 stdout=log, stderr=log,
             )  # fmt: skip
         until(self._answers, 60)

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from podium.gateway.render.clusters import cluster
 from tests.integration.gateway.one_envoy import OneEnvoy, arm_of, live, one_envoy
 from tests.integration.gateway.planned import rule_route
-from tests.integration.gateway.upstreams import Upstream, says, upstreams
+from tests.integration.gateway.upstreams import Reply, Upstream, says, upstreams
 
 SAFE = {"label": "unknown", "score": 0.5}
 NEXT = {"deployments": ["next"], "attemptTimeout": "0.3s"}
@@ -28,7 +29,8 @@ ROUTES = [
     rule_route("/strict", "e500", fallback={**NEXT, "onServerError": False}),
     rule_route("/mine", "e400", fallback=BOTH),
     rule_route("/again", "flaky", fallback=NEXT, retries={"attempts": 1}),
-    rule_route("/none", "dead", "well"),
+    rule_route("/v2/models/call-next", "e503", fallback={"deployments": ["well"]}),
+    rule_route("/v2/models/call-answer", "e503", fallback={"answer": {"body": SAFE}}),
 ]
 
 
@@ -133,3 +135,29 @@ def test_requests_count_at_who_answered(served: tuple[OneEnvoy, dict[str, Upstre
     before = envoy.stats(f"^{name}$").get(name, 0)
     assert envoy.client.post("/next/dead", content=b"{}").status_code == 200
     assert envoy.stats(f"^{name}$")[name] == before + 1
+
+
+def test_a_call_of_grpc_gets_the_next_deployment_but_no_declared_answer(
+    served: tuple[OneEnvoy, dict[str, Upstream]],
+) -> None:
+    envoy, replicas = served
+    protobuf = {"content-type": "application/x-protobuf"}
+    failed = protobuf | {"x-grpc-status": "14", "x-grpc-message": "not ready"}
+    good = replicas["well"], lambda _: Reply(headers=protobuf, body=b"message")
+    bad = replicas["e503"], lambda _: Reply(503, failed, b"")
+    for replica, answering in (good, bad):
+        replica.answering = answering
+    # A message of JSON would be none of protobuf's: the caller gets the failure in gRPC's own words.
+    expected = {"call-next": b"\x00\x00\x00\x00\x07message", "call-answer": bytes(5)}
+    for name, content in expected.items():
+        headers = {"content-type": "application/grpc", "podium-deployment": name}
+        # Over HTTP/1.1, which has no room for what gRPC sends after a body: a connection for each.
+        with httpx.Client(trust_env=False, timeout=60) as client:
+            url = f"http://127.0.0.1:{envoy.settings.port}/inference.GRPCInferenceService/ModelInfer"
+            answer = client.post(url, content=bytes(5), headers=headers)
+        assert (answer.status_code, answer.content) == (200, content)
+        assert answer.headers.get("x-podium-fallback") == ("deployment" if name == "call-next" else None)
+
+
+def test_envoy_has_nothing_to_say_about_it(served: tuple[OneEnvoy, dict[str, Upstream]]) -> None:
+    assert served[0].words() == ""
