@@ -78,7 +78,8 @@ async def measure(size: int, say: Any) -> dict[str, Any]:
         sizes = {kind: layout.document(kind).stat().st_size for kind in (CLUSTERS, ROUTES)}
         envoy = gateway.agent.envoy.current
         memory = psutil.Process(envoy.pid).memory_info().rss if envoy else 0
-        shifts, changes = [], []
+        shifts: list[float] = []
+        changes: list[float] = []
         for change in range(_CHANGES):
             say(f"{size:,}: change {change + 1} of {_CHANGES}")
             for kind, wish in (
@@ -86,7 +87,7 @@ async def measure(size: int, say: Any) -> dict[str, Any]:
                 (changes, _route(change, size, 20, "none")),
             ):
                 began = time.monotonic()
-                changed = await objects.put([wish])
+                changed = await objects.put([changed_route])
                 kind.append(await gateway.loaded(changed) - began)
     finally:
         await gateway.stop()

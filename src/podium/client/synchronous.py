@@ -15,7 +15,7 @@ from podium.client.effects import Call, Effect, Operation, Pause, Reply, read_fi
 from podium.client.operations import Action
 from podium.client.prediction import Inputs
 from podium.client.publishing import Pushed, PushOptions, Tell
-from podium.client.waiting import RolloutOutcome
+from podium.client.waiting import RolloutOutcome, RouteOutcome
 from podium.client.watching import SILENCE, WatchSession
 from podium.resources.kinds import AnyResource, Deployment, Model, ModelVersion, Rollout
 from podium.resources.load import Traffic
@@ -41,7 +41,7 @@ T = TypeVar("T")
 class Client:
     """Talks to one server, and to its gateway for predictions. Safe for threads; `close` it, or use it with `with`.
 
-    url, token, gateway: see `podium.client.connection`. workspace: where no method is told another.
+    url, token, gateway, ca_file: see `podium.client.connection`. workspace: where no method is told another.
     timeout: seconds for an answer.
     """
 
@@ -53,13 +53,19 @@ class Client:
         gateway: str | None = None,
         workspace: str = DEFAULT_WORKSPACE,
         timeout: float = 30.0,
+        ca_file: str | Path | None = None,
     ) -> None:
-        self.connection = Connection.resolve(url, token, gateway)
+        self.connection = Connection.resolve(url, token, gateway, ca_file)
         self.workspace = workspace
         self._http = httpx.Client(
             headers=self.connection.headers,
             timeout=timeout,
             trust_env=self.connection.through_proxies,
+            verify=self.connection.verify,
+            mounts={
+                address: httpx.HTTPTransport(verify=context)
+                for address, context in self.connection.own.items()
+            },
         )
         self._timeout = timeout
 
@@ -151,6 +157,13 @@ class Client:
     ) -> ActionResult:
         """Gives the traffic to an earlier revision; None: the one before, during a rollout its stable one."""
         return self._run(operations.rollback(name, revision, self._within(workspace)))
+
+    def wait_route(
+        self, name: str, *, generation: int | None = None, timeout: float = 60.0, workspace: str | None = None
+    ) -> RouteOutcome:
+        """Until every gateway has the Route in force; see `podium.client.waiting.wait_route`."""
+        operation = waiting.wait_route(name, self._within(workspace), generation=generation, timeout=timeout)
+        return self._run(operation)
 
     def test_route(
         self, name: str, request: RouteTestRequest, *, workspace: str | None = None

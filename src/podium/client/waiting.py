@@ -1,4 +1,4 @@
-"""How a Deployment's last change comes out. Run by both clients."""
+"""How a Deployment's or a Route's last change comes out. Run by both clients."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Literal
 from podium.client import operations
 from podium.client.effects import Operation, Pause
 from podium.resources.errors import NotFound, Unavailable
-from podium.resources.kinds import Deployment, Rollout
+from podium.resources.kinds import Deployment, Rollout, Route
 
 _LOOK = 0.25
 
@@ -25,6 +25,34 @@ class RolloutOutcome:
     deployment: Deployment
     rollout: Rollout | None
     message: str
+
+
+@dataclass(frozen=True)
+class RouteOutcome:
+    """loaded: in force at every gateway. refused: Envoy does not take it, and what was before goes on. timedOut:
+    neither in time."""
+
+    outcome: Literal["loaded", "refused", "timedOut"]
+    route: Route
+    message: str
+
+
+def wait_route(
+    name: str, workspace: str, *, generation: int | None, timeout: float
+) -> Operation[RouteOutcome]:
+    """Looks until every gateway has the Route loaded, or `timeout` seconds have passed."""
+    deadline = time.monotonic() + timeout
+    while True:
+        route: Route = yield from operations.get("Route", name, workspace)
+        status = route.status
+        if status.observed_generation >= (generation or route.metadata.generation or 0):
+            if status.loaded:
+                return RouteOutcome("loaded", route, status.message)
+            if status.phase == "Rejected":
+                return RouteOutcome("refused", route, status.message)
+        if time.monotonic() >= deadline:
+            return RouteOutcome("timedOut", route, status.message or status.phase)
+        yield Pause(min(_LOOK, max(0.0, deadline - time.monotonic())))
 
 
 def wait(

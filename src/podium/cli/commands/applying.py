@@ -34,7 +34,11 @@ def apply(
     session: Session,
     files: FilesOption = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Until each Deployment's change is decided; see the exit codes.")
+        bool,
+        typer.Option(
+            "--wait",
+            help="Until each Deployment's change is decided and each Route is in force; see the exit codes.",
+        ),
     ] = False,
     timeout: TimeoutOption = "1h",
     dry_run: Annotated[
@@ -106,9 +110,11 @@ def _wait_all(
 ) -> "dict[str, RolloutOutcome]":
     outcomes = {}
     for document, result in applied:
+        meta = result.object["metadata"]
+        if document.resource.kind == "Route":
+            _wait_for_route(client, meta, deadline)
         if document.resource.kind != "Deployment":
             continue
-        meta = result.object["metadata"]
         outcome = follow(
             session,
             client,
@@ -121,6 +127,20 @@ def _wait_all(
         if session.is_table:
             print(clean(outcome_line(outcome)))
     return outcomes
+
+
+def _wait_for_route(client: "Client", meta: dict[str, Any], deadline: Deadline) -> None:
+    outcome = client.wait_route(
+        meta["name"], workspace=meta["workspace"], generation=meta["generation"], timeout=deadline.left
+    )
+    if outcome.outcome == "loaded":
+        note(
+            f"Route {meta['name']} is in force at every gateway"
+            + (f": {outcome.message}" if outcome.message else "")
+        )
+        return
+    note(f"Route {meta['name']}: {outcome.message}")
+    raise typer.Exit(Exit.TIMED_OUT if outcome.outcome == "timedOut" else Exit.ERROR)
 
 
 def _result_document(result: "ApplyResult") -> dict[str, Any]:
