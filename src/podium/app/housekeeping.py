@@ -112,7 +112,12 @@ class Housekeeping:
     def _collect_running(self, now: datetime.datetime) -> None:
         with self._store.read() as tx:
             revisions = tx.list("Revision").items
-        running = [item for item in revisions if item.status.replicas or item.status.wanted_replicas]
+        # One that sleeps starts with the next request, and then nobody can make what it needs first.
+        running = [
+            item
+            for item in revisions
+            if item.status.replicas or item.status.wanted_replicas or item.status.sleeping
+        ]
         self._environments.collect({item.status.environment for item in running if item.status.environment})
         digests = {item.spec.manifest_digest.removeprefix("sha256:") for item in running}
         before = (now - KEEP_CHECKOUTS).timestamp()
