@@ -82,12 +82,12 @@ async def measure(size: int, say: Any) -> dict[str, Any]:
         changes: list[float] = []
         for change in range(_CHANGES):
             say(f"{size:,}: change {change + 1} of {_CHANGES}")
-            for kind, wish in (
+            for kind, other in (
                 (shifts, _route(change, size, 20)),
                 (changes, _route(change, size, 20, "none")),
             ):
                 began = time.monotonic()
-                changed = await objects.put([changed_route])
+                changed = await objects.put([other])
                 kind.append(await gateway.loaded(changed) - began)
     finally:
         await gateway.stop()
