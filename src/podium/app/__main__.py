@@ -4,6 +4,7 @@
 """
 
 import argparse
+import datetime
 import json
 import os
 import signal
@@ -26,6 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             api_port=options.api_port,
             gateway_host=options.gateway_host,
             gateway_port=options.gateway_port,
+            api_tls_cert=options.api_tls_cert or options.tls_cert,
+            api_tls_key=options.api_tls_key or options.tls_key,
+            gateway_tls_cert=options.gateway_tls_cert or options.tls_cert,
+            gateway_tls_key=options.gateway_tls_key or options.tls_key,
         )
         commands: dict[str, Callable[[Settings, argparse.Namespace], int]] = {
             "up": _up,
@@ -60,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--api-port", type=int)
     common.add_argument("--gateway-host")
     common.add_argument("--gateway-port", type=int)
+    for part in ("", "api-", "gateway-"):
+        common.add_argument(f"--{part}tls-cert")
+        common.add_argument(f"--{part}tls-key")
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser(
         "up", parents=[common], help="keep server and gateway running, in the foreground"
@@ -92,6 +100,11 @@ def _up(settings: Settings, options: argparse.Namespace) -> int:
         os.environ[TOKEN_VARIABLE] = new_token()
         os.execv(sys.executable, [sys.executable, "-m", "podium.app", *sys.argv[1:]])  # noqa: S606 - itself again
     configure_logging()
+    for files in {settings.api_certificate, settings.gateway_certificate} - {None}:
+        from podium.gateway.certificates import read_certificate
+
+        assert files is not None  # noqa: S101 - taken out
+        read_certificate(files, datetime.datetime.now(datetime.UTC))
     if settings.is_public or options.take_over:
         # Only then: the supervisor stays small.
         from podium.app import server

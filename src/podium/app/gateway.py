@@ -19,15 +19,17 @@ def run(settings: Settings) -> None:
 
 def gateway_settings(settings: Settings, *, token: str | None) -> GatewaySettings:
     """This installation's gateway."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.api_host, settings.api_host)  # noqa: S104 - to reach it
     return GatewaySettings(
         home=settings.home / "gateway",
         name=settings.gateway_name,
-        server_url=f"http://{f'[{host}]' if ':' in host else host}:{settings.api_port}",
+        server_url=settings.api_url,
         host="127.0.0.1" if settings.gateway_host == "localhost" else settings.gateway_host,
         port=settings.gateway_port,
         token=token,
         run_folder=settings.sockets / "gw",
+        certificate=settings.gateway_certificate,
+        # Its names are for others: what this machine calls the API may not be among them.
+        server_certificate=settings.api_certificate.chain if settings.api_certificate else None,
     )
 
 

@@ -29,6 +29,7 @@ from podium.app.preparation import Preparing
 from podium.app.profiling.profiler import Parts, Profiler
 from podium.app.publishing import Publishing
 from podium.app.settings import Settings, is_loopback, private_folder
+from podium.app.tls import RenewedContext
 from podium.control.deployments import DeploymentReconciler
 from podium.control.loop import ControlLoop, Reconciler
 from podium.control.revisions import RevisionReconciler
@@ -167,6 +168,9 @@ def _profiler(settings: Settings, store: Store, files: _Files) -> Profiler:
 def _serve(
     settings: Settings, services: Services, loops: list[ControlLoop], housekeeping: Housekeeping
 ) -> None:
+    renewing = (
+        None if settings.api_certificate is None else RenewedContext(settings.api_certificate, settings.run)
+    )
     listener = _listen(settings.api_host, settings.api_port)
     app = create_app(services)
     config = uvicorn.Config(
@@ -176,15 +180,20 @@ def _serve(
         timeout_graceful_shutdown=3,
         server_header=False,
         h11_max_incomplete_event_size=64 * 1024,
+        ssl_context_factory=None if renewing is None else lambda *_: renewing.context,
     )
     server = _Server(config)
     for loop in loops:
         loop.start()
     housekeeping.start()
+    if renewing is not None:
+        renewing.start()
     try:
         _log.info("serving on %s:%d", settings.api_host, listener.getsockname()[1])
         server.run(sockets=[listener])
     finally:
+        if renewing is not None:
+            renewing.stop()
         housekeeping.stop()
         for loop in loops:
             loop.stop()
@@ -244,6 +253,13 @@ def _check_exposure(settings: Settings, store: Store) -> None:
             f"refusing to listen on {host}: no credentials are configured",
             next_step="start on 127.0.0.1, make tokens with `podium token create`, then listen elsewhere",
         )
+    for host, files in (
+        (settings.api_host, settings.api_certificate),
+        (settings.gateway_host, settings.gateway_certificate),
+    ):
+        if files is None and not is_loopback(host):
+            # Not refused: TLS may end in front of it.
+            _log.warning("tokens come to %s in the clear: give --tls-cert and --tls-key", host)
 
 
 def take_over(settings: Settings) -> None:

@@ -12,12 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from podium.gateway.settings import CertificateFiles
 from podium.resources.errors import InvalidInput, Issue, Refused
 from podium.resources.quantities import parse_size
 
 DEFAULT_API_PORT = 6780
 DEFAULT_GATEWAY_PORT = 6781
 _LONGEST_SOCKET_FOLDER = 50
+_TLS_VARIABLES = {
+    "api": ("PODIUM_API_TLS_CERT", "PODIUM_API_TLS_KEY"),
+    "gateway": ("PODIUM_GATEWAY_TLS_CERT", "PODIUM_GATEWAY_TLS_KEY"),
+    "both": ("PODIUM_TLS_CERT", "PODIUM_TLS_KEY"),
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,12 @@ class Settings:
     """Address that Envoy listens on (PODIUM_GATEWAY_HOST)."""
     gateway_port: int = DEFAULT_GATEWAY_PORT
     """TCP port (PODIUM_GATEWAY_PORT); 0: any free one."""
+    api_certificate: CertificateFiles | None = None
+    """TLS for the API (PODIUM_API_TLS_CERT and PODIUM_API_TLS_KEY, else PODIUM_TLS_CERT and PODIUM_TLS_KEY). None:
+    plain HTTP."""
+    gateway_certificate: CertificateFiles | None = None
+    """TLS for predictions (PODIUM_GATEWAY_TLS_CERT and PODIUM_GATEWAY_TLS_KEY, else PODIUM_TLS_CERT and
+    PODIUM_TLS_KEY). None: plain HTTP."""
     gateway_name: str = "local"
     """Name of this machine's gateway in reports (PODIUM_GATEWAY_NAME)."""
     gateway_tokens: bool = True
@@ -102,6 +114,22 @@ class Settings:
         """True if anything listens beyond this machine."""
         return not (is_loopback(self.api_host) and is_loopback(self.gateway_host))
 
+    @property
+    def api_url(self) -> str:
+        """Where this machine reaches the API."""
+        return _url(self.api_host, self.api_port, secure=self.api_certificate is not None)
+
+    @property
+    def gateway_url(self) -> str:
+        """Where this machine reaches the gateway."""
+        return _url(self.gateway_host, self.gateway_port, secure=self.gateway_certificate is not None)
+
+
+def _url(host: str, port: int, *, secure: bool) -> str:
+    # Whoever listens everywhere is reached here.
+    reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    return f"http{'s' * secure}://{f'[{reached}]' if ':' in reached else reached}:{port}"
+
 
 def is_loopback(host: str) -> bool:
     """`localhost`, 127.0.0.0/8 and ::1."""
@@ -156,6 +184,8 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
         values["import_from"] = tuple(sources.split())
     if environ.get("PODIUM_MIGRATIONS"):
         values["migrations"] = tuple(Path(part) for part in environ["PODIUM_MIGRATIONS"].split(":") if part)
+    for part in ("api", "gateway"):
+        values[f"{part}_certificate"] = _certificate(part, environ, given)
     values["program_folders"] = _program_folders(environ.get("PODIUM_PROGRAM_FOLDERS", ""), home)
     settings = Settings(**{**values, **given})  # type: ignore[arg-type]
     if not settings.gateway_tokens and settings.is_public:
@@ -165,6 +195,27 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
             next_step="turn tokens on, or listen on 127.0.0.1",
         )
     return settings
+
+
+def _certificate(
+    part: str, environ: Mapping[str, str], given: dict[str, object]
+) -> CertificateFiles | None:
+    """The files of one part, from its own settings or from those for both; `given` is what the command line says, of
+    which it is taken out."""
+    names = _TLS_VARIABLES[part]
+    own = [
+        given.pop(f"{part}_tls_{what}", None) or environ.get(name)
+        for what, name in zip(("cert", "key"), names, strict=True)
+    ]
+    if not any(own):
+        names = _TLS_VARIABLES["both"]
+        own = [environ.get(name) for name in names]
+    chain, key = own
+    if not chain and not key:
+        return None
+    if not chain or not key:
+        raise InvalidInput(Issue(names[1 if chain else 0], "a certificate and its key go together"))
+    return CertificateFiles(Path(str(chain)).absolute(), Path(str(key)).absolute())
 
 
 def _program_folders(text: str, home: Path) -> tuple[Path, ...]:

@@ -79,13 +79,16 @@ def prepare(settings: Settings) -> Settings:
         settings = replace(
             settings, gateway_port=before.get("gatewayPort") or _free_port(settings.gateway_host)
         )
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - where to reach it from here
-    content = {
-        "url": f"http://{host.get(settings.api_host, settings.api_host)}:{settings.api_port}",
-        "gateway": f"http://{host.get(settings.gateway_host, settings.gateway_host)}:{settings.gateway_port}",
+    content: dict[str, object] = {
+        "url": settings.api_url,
+        "gateway": settings.gateway_url,
         "apiPort": settings.api_port,
         "gatewayPort": settings.gateway_port,
     }
+    files = {"url": settings.api_certificate, "gateway": settings.gateway_certificate}
+    if any(files.values()):
+        # Whoever may read this folder knows the very certificates, whatever names are in them.
+        content["certificates"] = {key: str(one.chain) for key, one in files.items() if one is not None}
     if content != before:
         temporary = settings.connection_file.with_suffix(".new")
         temporary.write_text(json.dumps(content, indent=2) + "\n")
@@ -155,11 +158,15 @@ class Supervisor:
 
 def arguments(settings: Settings) -> list[str]:
     """The command line that gives a part the same settings."""
-    return [
+    words = [
         "--home", str(settings.home),
         "--api-host", settings.api_host, "--api-port", str(settings.api_port),
         "--gateway-host", settings.gateway_host, "--gateway-port", str(settings.gateway_port),
     ]  # fmt: skip
+    for part, files in (("api", settings.api_certificate), ("gateway", settings.gateway_certificate)):
+        if files is not None:
+            words += [f"--{part}-tls-cert", str(files.chain), f"--{part}-tls-key", str(files.key)]
+    return words
 
 
 def record(settings: Settings, name: str) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from podium.cli.session import home_folder
 from podium.resources.errors import PodiumError, Unavailable
 
 DEFAULT_PORTS = {"api": 6780, "gateway": 6781}
@@ -124,12 +125,19 @@ def refusal(said: Sequence[str]) -> PodiumError | None:
     return PodiumError(said[-1])
 
 
-def ask(url: str, path: str, timeout: float = 2.0, headers: Mapping[str, str] | None = None) -> Answer:
-    """One GET, never through a proxy. Does not raise, whatever an address does or does not answer."""
+def ask(
+    url: str,
+    path: str,
+    timeout: float = 2.0,
+    headers: Mapping[str, str] | None = None,
+    *,
+    home: Path | None = None,
+) -> Answer:
+    """One GET, never through a proxy. Does not raise, whatever an address does or does not answer. `home`: of the
+    installation whose address it may be; else PODIUM_HOME's."""
     parts = urllib.parse.urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     try:
-        connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+        connection = _connection(url, home or home_folder(), timeout)
         try:
             connection.request(
                 "GET", parts.path.rstrip("/") + path, headers={**(headers or {}), "connection": "close"}
@@ -138,13 +146,24 @@ def ask(url: str, path: str, timeout: float = 2.0, headers: Mapping[str, str] | 
             content = response.read(1024 * 1024)
         finally:
             connection.close()
-    except (OSError, http.client.HTTPException, ValueError):
+    except (OSError, http.client.HTTPException, ValueError, PodiumError):
         return Answer(0, {})
     try:
         body = json.loads(content)
     except ValueError:
         body = {}
     return Answer(response.status, body if isinstance(body, dict) else {})
+
+
+def _connection(url: str, home: Path, timeout: float) -> http.client.HTTPConnection:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "https":
+        return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
+    from podium.client.trust import authorities, own_certificate
+
+    ca_file = os.environ.get("PODIUM_CA_FILE")
+    context = authorities(Path(ca_file)) if ca_file else own_certificate(url, home)
+    return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=context)
 
 
 def is_taken(host: str, port: int) -> bool:

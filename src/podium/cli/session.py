@@ -42,6 +42,7 @@ class Session:
     """None: not given, so `default` where one is needed."""
     url: str | None = None
     token: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None
     verbose: int = 0
 
     @property
@@ -58,7 +59,7 @@ class Session:
         """A client for the server; use it in a `with`. Raises Unavailable where no server is known."""
         from podium.client import Client
 
-        return Client(url=self.url, token=self.token, workspace=self.place)
+        return Client(url=self.url, token=self.token, workspace=self.place, ca_file=self.ca_file)
 
 
 OutputOption = Annotated[
@@ -80,6 +81,15 @@ TokenOption = Annotated[
         help="Discouraged: others on this machine can read a command line. Use PODIUM_TOKEN, or `podium up`'s file.",
     ),
 ]
+CaFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        metavar="FILE",
+        help="Who may have signed the server's certificate (PEM), beside those that the system knows; "
+        "else PODIUM_CA_FILE.",
+    ),
+]
 VerboseOption = Annotated[
     int, typer.Option("-v", "--verbose", count=True, help="Say more on stderr; -vv with tracebacks.")
 ]
@@ -92,9 +102,10 @@ _REMOTE: Mapping[str, tuple[Any, Any]] = {
     "workspace": (WorkspaceOption, None),
     "url": (UrlOption, None),
     "token": (TokenOption, None),
+    "ca_file": (CaFileOption, None),
     "verbose": (VerboseOption, 0),
 }
-GLOBAL_OPTIONS = ("--output", "--workspace", "--url", "--token", "--verbose")
+GLOBAL_OPTIONS = ("--output", "--workspace", "--url", "--token", "--ca-file", "--verbose")
 
 
 def command(

@@ -3,10 +3,12 @@
 url      argument, PODIUM_URL, connection.json in PODIUM_HOME
 token    argument, PODIUM_TOKEN, admin.token in PODIUM_HOME (only for the url of the same folder)
 gateway  argument, PODIUM_GATEWAY_URL, connection.json in PODIUM_HOME (only beside its own url)
+ca_file  argument, PODIUM_CA_FILE; see `trust`
 """
 
 import json
 import os
+import ssl
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from podium.client.trust import authorities, own_certificate
 from podium.resources.errors import InvalidInput, Issue, Refused
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -26,6 +29,8 @@ class Connection:
     url: str
     token: str | None = field(repr=False)
     gateway: str | None
+    ca_file: Path | None = None
+    home: Path = field(default=Path(), compare=False)
 
     @classmethod
     def resolve(
@@ -33,6 +38,7 @@ class Connection:
         url: str | None = None,
         token: str | None = None,
         gateway: str | None = None,
+        ca_file: str | Path | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> "Connection":
         """Raises InvalidInput for a URL that is none, Refused where no server is known."""
@@ -49,11 +55,14 @@ class Connection:
         # What lies in the home folder belongs to the server of that folder: no token of one goes to another.
         same = isinstance(local, str) and where.rstrip("/") == local.rstrip("/")
         proof = token or env.get("PODIUM_TOKEN") or (_read_token(home / "admin.token") if same else None)
+        signers = ca_file or env.get("PODIUM_CA_FILE")
         front = gateway or env.get("PODIUM_GATEWAY_URL") or (known.get("gateway") if same else None)
         return cls(
             url=_checked(where, "url"),
             token=proof.strip() if proof else None,
             gateway=_checked(front, "gateway") if front else None,
+            ca_file=Path(signers) if signers else None,
+            home=home,
         )
 
     @property
@@ -62,9 +71,28 @@ class Connection:
         return urlsplit(self.url).hostname not in _LOCAL
 
     @property
+    def verify(self) -> ssl.SSLContext | bool:
+        """How certificates are checked: the system's way, or with further authorities. Raises InvalidInput."""
+        return True if self.ca_file is None else authorities(self.ca_file)
+
+    @property
+    def own(self) -> dict[str, ssl.SSLContext]:
+        """Addresses of this machine's `podium up` -> how their very certificates are known. Raises InvalidInput."""
+        if self.ca_file is not None:
+            return {}
+        addresses = [one for one in (self.url, self.gateway) if one is not None]
+        contexts = {one: own_certificate(one, self.home) for one in addresses}
+        return {_origin(one): context for one, context in contexts.items() if context is not None}
+
+    @property
     def headers(self) -> dict[str, str]:
         """Authorization, if there is a token."""
         return {"authorization": f"Bearer {self.token}"} if self.token else {}
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
 
 
 def _checked(url: str, name: str) -> str:

@@ -21,6 +21,7 @@ from podium.gateway.binary import find_binary
 from podium.gateway.envoy_process import EnvoyProcess
 from podium.gateway.server_api import ServerApi
 from podium.gateway.settings import GatewaySettings
+from podium.gateway.trust import trust_of
 from podium.resources.errors import PodiumError, Refused
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ def stop(settings: GatewaySettings) -> bool:
 
 
 async def _run(settings: GatewaySettings) -> None:
-    api = ServerApi(settings.server_url, settings.name, settings.token)
+    api = ServerApi(settings.server_url, settings.name, settings.token, trust_of(settings))
     agent = Agent(settings, api, api)
     upgrades: set[asyncio.Task[None]] = set()
 

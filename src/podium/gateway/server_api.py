@@ -16,6 +16,7 @@ from podium import __version__
 from podium.gateway.feed import Change, Listing, Report
 from podium.gateway.fleet import WATCHED_KINDS
 from podium.gateway.render.access import AccessRules
+from podium.gateway.trust import Trust
 from podium.resources.errors import Expired, Unavailable
 from podium.resources.kinds import KINDS, AnyResource
 
@@ -27,9 +28,10 @@ _LARGEST_EVENT = 64 * 2**20
 
 
 class ServerApi:
-    """Feed and Reporter for the gateway called `name`. `close` when done."""
+    """Feed and Reporter for the gateway called `name`. `close` when done. `trust`: whose certificates are taken; None:
+    what the system knows."""
 
-    def __init__(self, server_url: str, name: str, token: str | None) -> None:
+    def __init__(self, server_url: str, name: str, token: str | None, trust: Trust | None = None) -> None:
         headers = {"user-agent": f"podium-gateway/{__version__}"}
         if token:
             headers["authorization"] = f"Bearer {token}"
@@ -40,7 +42,9 @@ class ServerApi:
             headers=headers,
             timeout=_CALL_SECONDS,
             trust_env=False,
+            verify=True if trust is None else trust.context,
         )
+        self._trust = trust
 
     async def close(self) -> None:
         """Close the connections."""
@@ -74,7 +78,7 @@ class ServerApi:
         """Changes later than `after`."""
         query = {"kinds": ",".join(WATCHED_KINDS), "after": str(after)}
         timeout = httpx.Timeout(_CALL_SECONDS, read=_SILENCE_SECONDS)
-        with _reached():
+        with self._reached():
             async with self._client.stream("GET", "/watch", params=query, timeout=timeout) as response:
                 if response.status_code != 200:
                     await response.aread()
@@ -89,10 +93,20 @@ class ServerApi:
         """Deliver a report."""
         await self._json("PUT", f"/gateways/{self._name}", content=orjson.dumps(report.document()))
 
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            if self._trust is not None:
+                # The server may have a new certificate; the next try knows it.
+                self._trust.renew()
+            raise Unavailable(f"the server does not answer: {error!r}") from error
+
     async def _json(self, method: str, path: str, **arguments: Any) -> Any:
         if "content" in arguments:
             arguments["headers"] = {"content-type": "application/json"}
-        with _reached():
+        with self._reached():
             response = await self._client.request(method, path, **arguments)
         if response.status_code not in (200, 201, 204):
             _raise_for(response)
@@ -143,14 +157,6 @@ def _change(position: bytes, data: bytes) -> Change:
             return Change(version, through)
         document = given["object"]
         return Change(version, through, KINDS[document["kind"]].parse(document), given["type"] == "DELETED")
-
-
-@contextlib.contextmanager
-def _reached() -> Iterator[None]:
-    try:
-        yield
-    except httpx.HTTPError as error:
-        raise Unavailable(f"the server does not answer: {error!r}") from error
 
 
 @contextlib.contextmanager

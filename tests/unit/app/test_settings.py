@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from podium.app.settings import is_loopback, private_folder, read_settings
+from podium.gateway.settings import CertificateFiles
 from podium.resources.errors import InvalidInput, Refused
 
 
@@ -74,3 +75,34 @@ def test_socket_paths_fit(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 100) / ("y" * 100)
     sockets = read_settings({"PODIUM_HOME": str(deep)}).sockets
     assert len(os.fsencode(sockets)) + len("/0123456789abcdef0123.sock") < 107
+
+
+def test_certificates_for_both_parts_or_for_each(tmp_path: Path) -> None:
+    home = {"PODIUM_HOME": str(tmp_path)}
+    assert read_settings(home).api_certificate is None
+    both = {**home, "PODIUM_TLS_CERT": "/c", "PODIUM_TLS_KEY": "/k"}
+    found = read_settings(both)
+    assert found.api_certificate == found.gateway_certificate == CertificateFiles(Path("/c"), Path("/k"))
+    assert (found.api_url, found.gateway_url) == ("https://127.0.0.1:6780", "https://127.0.0.1:6781")
+    own = {**both, "PODIUM_GATEWAY_TLS_CERT": "/gc", "PODIUM_GATEWAY_TLS_KEY": "/gk"}
+    found = read_settings(own, api_tls_cert="/ac", api_tls_key="/ak")
+    assert found.api_certificate == CertificateFiles(Path("/ac"), Path("/ak"))
+    assert found.gateway_certificate == CertificateFiles(Path("/gc"), Path("/gk"))
+    only = read_settings({**home, "PODIUM_GATEWAY_TLS_CERT": "/gc", "PODIUM_GATEWAY_TLS_KEY": "/gk"})
+    assert (only.api_url, only.gateway_url) == ("http://127.0.0.1:6780", "https://127.0.0.1:6781")
+    assert read_settings(both, api_host="::").api_url == "https://[::1]:6780"
+
+
+@pytest.mark.parametrize(
+    ("environ", "missing"),
+    [
+        ({"PODIUM_TLS_CERT": "/c"}, "PODIUM_TLS_KEY"),
+        ({"PODIUM_TLS_KEY": "/k"}, "PODIUM_TLS_CERT"),
+        ({"PODIUM_API_TLS_KEY": "/k"}, "PODIUM_API_TLS_CERT"),
+        ({"PODIUM_TLS_CERT": "/c", "PODIUM_TLS_KEY": "/k", "PODIUM_GATEWAY_TLS_CERT": "/c"}, "PODIUM_GATEWAY_TLS_KEY"),
+    ],
+)  # fmt: skip
+def test_a_certificate_and_its_key_go_together(tmp_path: Path, environ: dict[str, str], missing: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_settings({"PODIUM_HOME": str(tmp_path), **environ})
+    assert caught.value.issues[0].field == missing

@@ -56,6 +56,21 @@ GatewayHostOption = Annotated[
     str | None,
     typer.Option("--gateway-host", metavar="ADDRESS", help="Else PODIUM_GATEWAY_HOST, else 127.0.0.1."),
 ]
+CertificateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-cert",
+        metavar="FILE",
+        help="TLS for API and gateway with this certificate (PEM, with its chain), renewed when the file changes; "
+        "else PODIUM_TLS_CERT.",
+    ),
+]
+KeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--tls-key", metavar="FILE", help="The certificate's private key (PEM); else PODIUM_TLS_KEY."
+    ),
+]
 ReadyOption = Annotated[
     str, typer.Option("--timeout", metavar="TIME", help="How long server and gateway may take to be ready.")
 ]
@@ -79,6 +94,8 @@ def up(
     gateway_port: GatewayPortOption = None,
     api_host: ApiHostOption = None,
     gateway_host: GatewayHostOption = None,
+    tls_cert: CertificateOption = None,
+    tls_key: KeyOption = None,
     timeout: ReadyOption = "90s",
     take_over: Annotated[
         bool,
@@ -96,6 +113,7 @@ def up(
     for flag, value in (
         ("--api-host", api_host), ("--api-port", api_port),
         ("--gateway-host", gateway_host), ("--gateway-port", gateway_port),
+        ("--tls-cert", tls_cert and tls_cert.absolute()), ("--tls-key", tls_key and tls_key.absolute()),
     ):  # fmt: skip
         arguments += [] if value is None else [flag, str(value)]
     arguments += ["--take-over"] if take_over else []
@@ -167,7 +185,8 @@ class _Start:
         for part, key, path in (("server", "url", "/readyz"), ("gateway", "gateway", "/v2/health/ready")):
             activity.say(f"waiting for the {part}")
             self._pids.clear()
-            while not ask(str(self._installation.addresses().get(key, "")), path).ok:
+            home = self._installation.home
+            while not ask(str(self._installation.addresses().get(key, "")), path, home=home).ok:
                 self._check(part)
                 self._count_restarts(part)
                 time.sleep(_LOOK_SECONDS)
