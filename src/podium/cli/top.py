@@ -3,6 +3,7 @@
 Pure but for `follow`. Called by `commands.top`.
 """
 
+import datetime
 import fnmatch
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -73,7 +74,7 @@ def view(
     total = sum(item.requests_per_second for item in items)
     count = f"{len(items)} deployment{'s' * (len(items) != 1)}"
     title = f"{count}, {total:,.1f} requests/s over the last {traffic.window:g} s"
-    return View(title, rows, *_gateway_words(gateways))
+    return View(title, rows, *_gateway_words(gateways, traffic.at))
 
 
 def _matches(item: "DeploymentTraffic", match: str | None) -> bool:
@@ -120,11 +121,9 @@ def _seconds(value: float | None) -> str:
     return f"{value * 1000:.3g} ms" if value < 0.9995 else f"{value:.3g} s"
 
 
-def _gateway_words(gateways: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
-    """All of them on a line, and a warning for each that is silent: its part is missing in the figures."""
-    import datetime
-
-    now = datetime.datetime.now(datetime.UTC)
+def _gateway_words(gateways: Sequence[Mapping[str, Any]], now: datetime.datetime) -> tuple[str, list[str]]:
+    """All of them on a line, and a warning for each that is silent: its part is missing in the figures. `now` is the
+    server's, as the gateways' times are."""
     parts, warnings = [], []
     for one in gateways:
         seen = as_time(one.get("seenAt"))
