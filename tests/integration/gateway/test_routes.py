@@ -15,6 +15,7 @@ from podium.resources.kinds import KINDS
 from podium.resources.route_test import RouteTestRequest
 from tests.integration.gateway.conftest import Gateway, until
 from tests.integration.gateway.documents import World, deployment, route
+from tests.integration.gateway.signing import Signer
 
 pytestmark = pytest.mark.integration
 USERS = 800
@@ -249,3 +250,23 @@ def test_workspaces_have_routes_of_their_own(world: World) -> None:
     seen = world.gateway.get("/ws/team-a/v2/models/front/infer").json()
     assert seen["target"] == "/v2/models/-/infer"
     assert world.gateway.get("/v2/models/front/infer").status_code == 404
+
+
+def test_callers_are_told_apart_by_their_tokens(world: World) -> None:
+    signer = Signer()
+    world.server.access = signer.access()
+    rules = [
+        {"match": {"claims": {"sub": {"prefix": "qa-"}, "role": "predict"}}, "to": "big"},
+        split(("churn", 50), ("small", 50), sticky={"claim": "sub"}),
+    ]
+    gateway = started(world, route("front", *rules)).gateway
+
+    def met(caller: str, **headers: str) -> str:
+        token = signer.token(sub=caller)
+        return answered_by(gateway, headers={"authorization": f"Bearer {token}", **headers})
+
+    until(lambda: gateway.get("/v2/models/front/infer").status_code == 401)
+    assert met("qa-1") == "big"
+    for caller in ("alice", "bob", "carol", "dave", "erin", "qa"):
+        expected = "small" if place_of("uid-default-route-front", caller) < 5000 else "churn"
+        assert met(caller) == met(caller, **{"x-podium-caller": "qa-1"}) == expected
