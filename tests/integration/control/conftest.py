@@ -30,7 +30,7 @@ class Replicas:
         row = ReplicaObservation(
             name=wish.name,
             revision_uid=wish.revision_uid,
-            phase="Ready" if self.auto_ready else "Starting",
+            phase="Dormant" if wish.dormant else "Ready" if self.auto_ready else "Starting",
             address=f"unix:/r/{wish.name}",
             pid=1000 + len(self.rows),
             started_at=loop.now(),
@@ -54,6 +54,11 @@ class Replicas:
 
     def logs(self, name: str, lines: int, *, revision_uid: str | None = None) -> list[str]:
         return []
+
+    def wake(self, name: str) -> None:
+        """As the first request does."""
+        phase: Any = "Ready" if self.auto_ready else "Starting"
+        self.rows[name] = replace(self.rows[name], phase=phase, woken=True)
 
     def die(self, name: str, code: int = -9) -> None:
         self.rows[name] = replace(self.rows[name], phase="Exited", exit_code=code, log_tail=["last words"])

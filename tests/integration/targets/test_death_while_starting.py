@@ -5,9 +5,12 @@ import pickle
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from podium.targets.port import ReplicaWish
 
 from .conftest import Yard, until
 
@@ -17,7 +20,6 @@ pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.skipif(sys.platform != "linux", reason="replicas as processes need Linux"),
 ]
-POINTS = 12
 
 # Dies before the line number argv[4] (counted over all lines of podium that run); 0: counts, and prints how many.
 SERVER = """
@@ -42,13 +44,8 @@ print(lines)
 """
 
 
-def server(yard: Yard, name: str, at: int) -> "subprocess.CompletedProcess[str]":
-    arguments = [
-        str(yard.root),
-        str(yard.sockets),
-        pickle.dumps(yard.wish(name=name, uid=name)).hex(),
-        str(at),
-    ]
+def server(yard: Yard, wish: ReplicaWish, at: int) -> "subprocess.CompletedProcess[str]":
+    arguments = [str(yard.root), str(yard.sockets), pickle.dumps(wish).hex(), str(at)]
     return subprocess.run(
         [sys.executable, "-c", SERVER, *arguments], capture_output=True, text=True, check=False, timeout=60
     )
@@ -67,26 +64,36 @@ def processes_of(folder: Path) -> dict[str, int]:
     return found
 
 
-def test_there_is_one_replica_wherever_the_first_server_died(yard: Yard) -> None:
-    counted = server(yard, "counted", 0)
+@pytest.mark.parametrize(
+    ("dormant", "phase", "points"),
+    [(False, "Ready", 12), (True, "Dormant", 8)],
+    ids=["started", "put to sleep"],
+)
+def test_there_is_one_replica_wherever_the_first_server_died(
+    yard: Yard, dormant: bool, phase: str, points: int
+) -> None:
+    def wish(name: str) -> ReplicaWish:
+        return replace(yard.wish(name=name, uid=name), dormant=dormant)
+
+    counted = server(yard, wish("counted"), 0)
     assert counted.returncode == 0, counted.stderr
     lines = int(counted.stdout)
     assert lines > 100
     target = yard.target()
     died = 0
-    for point in range(1, POINTS + 1):
+    for point in range(1, points + 1):
         name = f"death-{point}"
         folder = yard.root / name / name
-        done = server(yard, name, max(1, lines * point // POINTS))
+        done = server(yard, wish(name), max(1, lines * point // points))
         died += done.returncode == -signal.SIGKILL
-        target.start(yard.wish(name=name, uid=name))
-        yard.reaches(target, "Ready", name)
+        target.start(wish(name))
+        yard.reaches(target, phase, name)
         # A second shim that found the first one's lock may take a moment to end.
-        until(lambda folder=folder: processes_of(folder) == {"shim": 1, "replica": 1})
-        assert {one.phase for one in target.observe(name)} == {"Ready"}
+        until(lambda folder=folder: processes_of(folder) == {"shim": 1, "replica": int(not dormant)})
+        assert {one.phase for one in target.observe(name)} == {phase}
         target.stop(name, 0)
         yard.reaches(target, "Exited", name)
         target.forget(name)
         until(lambda folder=folder: processes_of(folder) == {"shim": 0, "replica": 0})
     # Waiting for the shim takes more lines on one day than on another, so the last points may be past the end.
-    assert died >= POINTS // 2
+    assert died >= points // 2
