@@ -197,9 +197,7 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
     return settings
 
 
-def _certificate(
-    part: str, environ: Mapping[str, str], given: dict[str, object]
-) -> CertificateFiles | None:
+def _certificate(part: str, environ: Mapping[str, str], given: dict[str, object]) -> CertificateFiles | None:
     """The files of one part, from its own settings or from those for both; `given` is what the command line says, of
     which it is taken out."""
     names = _TLS_VARIABLES[part]
