@@ -1,4 +1,4 @@
-"""What the Revision reconciler does for one that is to sleep: prepare, start, tell its owner. Wishes are set by hand."""
+"""What the Revision reconciler does for one that is to sleep: prepare, start, tell its owner. Wishes are set here."""
 
 from typing import Any
 
