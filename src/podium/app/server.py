@@ -30,6 +30,7 @@ from podium.app.profiling.profiler import Parts, Profiler
 from podium.app.publishing import Publishing
 from podium.app.settings import Settings, is_loopback, private_folder
 from podium.app.tls import RenewedContext
+from podium.control.comparisons import Comparing
 from podium.control.deployments import DeploymentReconciler
 from podium.control.loop import ControlLoop, Reconciler
 from podium.control.revisions import RevisionReconciler
@@ -77,8 +78,9 @@ def run(settings: Settings) -> None:
             target,
             scratch=(settings.home / "work", settings.home / "inspections"),
         )
+        comparing = Comparing(store, {"process": target})
         try:
-            _serve(settings, services, _loops(settings, store, files, target), housekeeping)
+            _serve(settings, services, _loops(settings, store, files, target), (housekeeping, comparing))
         finally:
             profiler.close()
 
@@ -166,7 +168,7 @@ def _profiler(settings: Settings, store: Store, files: _Files) -> Profiler:
 
 
 def _serve(
-    settings: Settings, services: Services, loops: list[ControlLoop], housekeeping: Housekeeping
+    settings: Settings, services: Services, loops: list[ControlLoop], beside: tuple[Housekeeping, Comparing]
 ) -> None:
     renewing = (
         None if settings.api_certificate is None else RenewedContext(settings.api_certificate, settings.run)
@@ -185,7 +187,8 @@ def _serve(
     server = _Server(config)
     for loop in loops:
         loop.start()
-    housekeeping.start()
+    for one in beside:
+        one.start()
     if renewing is not None:
         renewing.start()
     try:
@@ -194,7 +197,8 @@ def _serve(
     finally:
         if renewing is not None:
             renewing.stop()
-        housekeeping.stop()
+        for one in beside:
+            one.stop()
         for loop in loops:
             loop.stop()
         listener.close()

@@ -14,6 +14,7 @@ from tests.integration.gateway.upstreams import Upstream, says, upstreams
 ROUTES = [
     rule_route("/all", "champion", shadows={"shadow": 10_000}),
     rule_route("/some", "champion", shadows={"shadow": 2_500}),
+    rule_route("/alone", "champion"),
     rule_route("/hangs", "champion", shadows={"hangs": 10_000}),
     rule_route("/dead", "champion", shadows={"dead": 10_000}),
     rule_route("/fails", "champion", shadows={"fails": 10_000}),
@@ -56,8 +57,22 @@ def test_every_copy_arrives_under_the_id_of_its_request(
         assert (copy.path, copy.body) == (request.path, request.body)
         assert copy.headers["x-podium-shadow"] == "true"
         assert copy.headers["host"] == request.headers["host"]
+        assert copy.headers["x-podium-record"] == request.headers["x-podium-record"] == "true"
         assert "x-podium-shadow" not in request.headers
     assert len(by_id) == len(first) == len(bodies)
+
+
+def test_only_requests_that_may_be_copied_are_recorded_whatever_a_client_says(
+    served: tuple[OneEnvoy, dict[str, Upstream]],
+) -> None:
+    envoy, replicas = served
+    before = len(replicas["champion"].got)
+    told = {"x-podium-record": "true", "X_Podium_Record": "true"}
+    assert envoy.client.post("/alone", content=b"{}", headers=told).status_code == 200
+    assert envoy.client.post("/all", content=b"{}", headers={"x-podium-record": "no"}).status_code == 200
+    alone, copied = replicas["champion"].got[before:]
+    assert not {"x-podium-record", "x_podium_record"} & set(alone.headers)
+    assert copied.headers["x-podium-record"] == "true"
 
 
 def test_copies_are_in_no_count_of_live_traffic(served: tuple[OneEnvoy, dict[str, Upstream]]) -> None:

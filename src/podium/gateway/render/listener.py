@@ -6,7 +6,7 @@ from podium.gateway.render import fallback, grpc, limits, protection, streams, t
 from podium.gateway.render.access import CALLER_HEADER, FILTERS, placing
 from podium.gateway.render.cascade import CASCADE_HEADER
 from podium.gateway.render.document import Document, document, fragment, typed
-from podium.gateway.render.mirror import SHADOW_HEADER
+from podium.gateway.render.mirror import RECORD_HEADER, SHADOW_HEADER
 from podium.gateway.render.problem import local_replies
 from podium.gateway.render.routes import DEFAULT_MAX_BODY, ROUTE_TABLE
 from podium.gateway.settings import ACCESS, CERTIFICATES, REVOKED, ROUTES, TOKENS, GatewaySettings, Layout
@@ -21,7 +21,7 @@ _HTTP2 = {
     "initial_connection_window_size": 8 * 2**20,
 }
 """Requests under way on one connection, and the bytes that a client may send ahead of what is read."""
-_OURS = (CALLER_HEADER, CASCADE_HEADER, SHADOW_HEADER, "x-podium-route")
+_OURS = (CALLER_HEADER, CASCADE_HEADER, RECORD_HEADER, SHADOW_HEADER, "x-podium-route")
 """Headers that only the gateway says: filters, routes and replicas believe them."""
 
 

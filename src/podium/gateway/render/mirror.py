@@ -12,6 +12,9 @@ from podium.planning.routing import Arm
 
 SHADOW_HEADER = "x-podium-shadow"
 """`true` on each copy, so that a replica knows that nobody reads its answer. No client can send it."""
+RECORD_HEADER = "x-podium-record"
+"""`true` on each request that a copy may be made of, and on the copy: Podium's own model server then writes down what
+it answered, so that both can be compared. No client can send it."""
 UNDER_WAY = 256
 """Copies that one gateway has under way to one shadow; more are not sent, and count as its
 `upstream_rq_active_overflow`."""
@@ -22,6 +25,14 @@ def mirroring(shadows: Iterable[tuple[Arm, int]]) -> dict[str, Any]:
     drawn by itself."""
     policies = [_policy(arm.cluster, share) for arm, share in shadows if share > 0]
     return {"request_mirror_policies": policies} if policies else {}
+
+
+def recorded(shadows: Iterable[tuple[Arm, int]]) -> list[dict[str, Any]]:
+    """For the route itself: what it adds to the headers of every request that copies may be made of."""
+    if not any(share > 0 for _, share in shadows):
+        return []
+    header = {"key": RECORD_HEADER, "value": "true"}
+    return [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
 
 
 def _policy(cluster: str, share: int) -> dict[str, Any]:

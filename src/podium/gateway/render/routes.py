@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from podium.gateway.render.document import Document, document, fragment, seconds, typed
-from podium.gateway.render.mirror import mirroring
+from podium.gateway.render.mirror import mirroring, recorded
 from podium.gateway.render.problem import answer
 from podium.gateway.render.sticky import keyed
 from podium.gateway.render.weights import prefix
@@ -107,7 +107,9 @@ def _copied(entry: RouteEntry, route: dict[str, Any]) -> dict[str, Any]:
     """With copies for the candidate of a rollout, if there are any to be made."""
     if entry.shadow is None:
         return route
-    return {**route, "route": {**route["route"], **mirroring([entry.shadow])}}
+    headers = [*route.get("request_headers_to_add", ()), *recorded([entry.shadow])]
+    action = {**route["route"], **mirroring([entry.shadow])}
+    return {**route, "route": action, "request_headers_to_add": headers}
 
 
 def _target(entry: RouteEntry, split: tuple[Arm, ...], *, by_hash: bool = False) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from podium.gateway.render.attempts import Share, attempts
 from podium.gateway.render.cascade import asking
 from podium.gateway.render.fallback import answer, telling
 from podium.gateway.render.limits import limits
-from podium.gateway.render.mirror import mirroring
+from podium.gateway.render.mirror import mirroring, recorded
 from podium.gateway.render.protection import adaptive
 from podium.planning.routes import RoutePlan, RulePlan
 from podium.planning.routing import Arm
@@ -63,6 +63,8 @@ def with_traffic(route: dict[str, Any], plan: RoutePlan, rule: RulePlan) -> dict
         fallback=fallback if rule.fallback is not None and rule.fallback.stages else None,
     )
     made["route"] = _merged(made["route"], repeats, mirroring(rule.shadows))
+    if recording := recorded(rule.shadows):
+        _add(made, "request_headers_to_add", recording)
     if cascading is not None:
         names = sorted({_deployment(arm) for arm, _ in rule.slots})
         _add(made, "request_headers_to_add", asking(cascading.settings, names))
