@@ -211,17 +211,17 @@ def _meaning(verdict: Verdict, evidence: Evidence, *, last: bool, stored: dict[s
     judged = evidence.settings.comparisons > 0 or bool(evidence.settings.thresholds)
     if verdict.decision == "rollback":
         return Look("rollback", verdict.reason, stored)
+    copied = evidence.settings.assignment == "copy"
+    against = f"{verdict.candidate_requests:,} copies and nothing against the candidate"
     if verdict.decision == "promote":
-        return Look("advance", verdict.reason, stored)
+        return Look("advance", against if copied else verdict.reason, stored)
     enough = verdict.candidate_requests >= evidence.settings.min_requests
     uneven = any(
         finding.metric == "sample_ratio" and finding.state == "worse" for finding in verdict.findings
     )
     if evidence.step_complete and not uneven and (enough or not judged) and (not last or not judged):
-        copied = evidence.settings.assignment == "copy"
-        where = "copies" if copied else f"requests at {evidence.weight:g} %"
-        words = f"{verdict.candidate_requests:,} {where} and nothing against the candidate"
-        return Look("advance", words, stored)
+        words = f"{verdict.candidate_requests:,} requests at {evidence.weight:g} % and nothing against the candidate"
+        return Look("advance", against if copied else words, stored)
     waits = verdict.decision == "hold" or verdict.inconclusive
     return Look("hold" if waits else "continue", verdict.reason, stored, verdict.inconclusive)
 

@@ -56,7 +56,7 @@ def revision(
 
 def rollout(
     deployment_name: str, stable: str | None, candidate: str, weight: int, workspace: str = "default",
-    phase: str = "Progressing", number: int = 1, preview: bool = False, **settings: Any,
+    phase: str = "Progressing", number: int = 1, preview: bool = False, shadow: bool = False, **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
     name = f"{deployment_name}-{number}"
     made = Resource(
@@ -68,7 +68,9 @@ def rollout(
                 "stableRevision": stable, "candidateRevision": candidate, "settings": settings,
             }
         ),
-        status=RolloutStatus.model_validate({"phase": phase, "weight": weight, "preview": preview}),
+        status=RolloutStatus.model_validate(
+            {"phase": phase, "weight": weight, "preview": preview, "shadow": shadow}
+        ),
     )  # fmt: skip
     return made.document()
 

@@ -11,16 +11,19 @@ from podium.planning.rollouts import decide
 from podium.resources.kinds import Rollout
 from podium.resources.rollout import FINAL_PHASES
 from tests.unit.planning.worlds import (
+    AB_TEST,
     BAD,
     BEFORE_LAST,
     BLUE_GREEN,
     CANARY,
+    COPYING,
     FEW,
     GOOD,
     LAST,
     LOADED_AT,
     NOW,
     RECREATE,
+    SHADOW,
     UNEVEN,
     UNPROVEN,
     at,
@@ -32,17 +35,23 @@ from tests.unit.planning.worlds import (
 )  # fmt: skip
 
 WINDOWS = [[], [FEW], [BAD], [UNPROVEN], [UNEVEN], list(GOOD)]
+AB_TEST_PROMOTES = {"strategy": {**AB_TEST["strategy"], "onEnd": "promote"}}
 ready = st.sampled_from([None, 0, 1, 2])
 
 
 @st.composite
 def under_way(draw: st.DrawFn) -> Rollout:
-    strategy = draw(st.sampled_from([CANARY, BLUE_GREEN, RECREATE]))
+    strategy = draw(st.sampled_from([CANARY, BLUE_GREEN, RECREATE, SHADOW, AB_TEST, AB_TEST_PROMOTES]))
     phases = ["Pending", "Promoting", "RollingBack"]
     phases += [] if strategy is RECREATE else ["Progressing", "Paused", "Held"]
     phases += ["Observing"] if strategy is BLUE_GREEN else []
     phase = draw(st.sampled_from(phases))
-    place = draw(st.sampled_from([BEFORE_LAST, LAST])) if strategy is CANARY else {"step": 0, "weight": 0}
+    places = {
+        "canary": [BEFORE_LAST, LAST],
+        "shadow": [COPYING, BEFORE_LAST, LAST],
+        "abTest": [{"step": 0, "weight": 50}],
+    }
+    place = draw(st.sampled_from(places.get(strategy["strategy"]["type"], [{"step": 0, "weight": 0}])))
     weight = {"Promoting": 100, "Observing": 100, "RollingBack": 0}.get(phase, place["weight"])
     wish = {
         "paused": draw(st.booleans()),
@@ -59,6 +68,7 @@ def under_way(draw: st.DrawFn) -> Rollout:
         step=place["step"],
         weight=weight,
         preview=strategy is BLUE_GREEN,
+        shadow=place.get("shadow", False) and phase in ("Progressing", "Paused", "Held"),
         loaded=phase == "Observing" or draw(st.booleans()),
         stepStartedAt=draw(st.sampled_from([NOW, at(-61), at(-7200)])),
     )
@@ -81,6 +91,7 @@ def worlds(draw: st.DrawFn) -> RolloutWorld:
         replicas=draw(st.sampled_from([0, 1, 1, 1])),
         gateways=tuple(draw(st.lists(views, max_size=2))),
         newer_wish=draw(st.booleans()),
+        copies=tuple(draw(st.sampled_from(WINDOWS))),
     )
 
 
@@ -156,3 +167,23 @@ def test_who_waits_has_a_timer_unless_a_change_of_the_spec_is_what_it_waits_for(
     if outcome.status.phase not in FINAL_PHASES and seen.replicas:
         assert outcome.next_at is not None
         assert outcome.next_at > seen.now
+
+
+@given(under_way(), worlds())
+@settings(max_examples=150)
+def test_copies_are_made_only_before_any_traffic_and_end_with_the_first_move(
+    before: Rollout, seen: RolloutWorld
+) -> None:
+    after = decide(before, seen).status
+    if after.shadow:
+        assert (after.weight, after.step) == (0, -1)
+        assert after.phase in ("Progressing", "Paused", "Held")
+    moved = (after.weight, after.phase in ("Promoting", "RollingBack")) != (0, False)
+    assert not (moved and after.shadow)
+
+
+@given(under_way(), worlds())
+@settings(max_examples=150)
+def test_a_test_keeps_its_split_until_it_is_all_or_nothing(before: Rollout, seen: RolloutWorld) -> None:
+    if before.spec.settings.strategy.type == "abTest" and before.status.phase != "Pending":
+        assert decide(before, seen).status.weight in (before.status.weight, 0, 100)

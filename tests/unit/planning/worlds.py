@@ -7,6 +7,7 @@ from podium.analysis import ArmCounts, Window
 from podium.planning.gateways import GatewayView
 from podium.planning.looks import Trial
 from podium.planning.moves import RolloutOutcome, RolloutWorld
+from podium.resources.comparison import Comparison
 from podium.resources.kinds import KINDS, Deployment, ModelVersion, Revision, Rollout
 
 NOW = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
@@ -21,6 +22,8 @@ CANARY = {
 }
 BLUE_GREEN = {"strategy": {"type": "blueGreen", "previewFor": "1m", "observe": "30s"}}
 RECREATE = {"strategy": {"type": "recreate"}}
+SHADOW = {"strategy": {**CANARY["strategy"], "type": "shadow", "requests": 500, "maxDuration": "10m"}}
+AB_TEST = {"strategy": {"type": "abTest", "weight": 50, "requests": 1000, "duration": "1h"}}
 
 
 def at(seconds: float) -> datetime.datetime:
@@ -168,6 +171,8 @@ def world(
     stable: Revision | int | None = 1,
     gateways: tuple[GatewayView, ...] | None = None,
     replicas: int = 1,
+    copies: tuple[Window, ...] = (),
+    comparison: Comparison | None = None,
     **more: Any,
 ) -> RolloutWorld:
     """`candidate`, `stable`: a revision, or how many ready replicas it has; None: it is gone."""
@@ -180,7 +185,7 @@ def world(
         stable=champion,
         replicas=replicas,
         gateways=(gateway(),) if gateways is None else gateways,
-        trial=Trial(windows, alive, replicas),
+        trial=Trial(windows, alive, replicas, copies=copies, comparison=comparison),
         **more,
     )
 
@@ -194,6 +199,7 @@ def committed(before: Rollout, outcome: RolloutOutcome, version: int = LOADED_AT
     return before.model_copy(update={"status": status})
 
 
+COPYING: dict[str, Any] = {"step": -1, "weight": 0, "shadow": True}
 BEFORE_LAST: dict[str, Any] = {"step": 0, "weight": 10}
 LAST: dict[str, Any] = {"step": 1, "weight": 50}
 BAD = traffic(50, (400, 80))
