@@ -22,6 +22,7 @@ _FAILED_LOAD = 4
 _STABLE_SECONDS = 60.0
 _FIRST_RETRY_SECONDS = 1.0
 _LONGEST_RETRY_SECONDS = 60.0
+_LOOK, _LOOK_ASLEEP = datetime.timedelta(seconds=5), datetime.timedelta(seconds=30)
 _NEVER = datetime.datetime.max.replace(tzinfo=datetime.UTC)
 
 
@@ -384,4 +385,5 @@ def _next_at(
         return None
     if status.retry_at is not None and status.retry_at > world.now and status.phase != "Ready":
         return status.retry_at
-    return world.now + datetime.timedelta(seconds=5)
+    # Of many that sleep hardly anything is expected; wakes and ends are announced.
+    return world.now + (_LOOK_ASLEEP if status.phase == "Idle" else _LOOK)
