@@ -24,13 +24,13 @@ def evidence(*windows: tuple[float, int, int, int, int], findings: Any = ()) -> 
     return {"analysis": {"windows": rows}, "verdict": {"decision": "x", "findings": list(findings)}}
 
 
-def rollout(decisions: list[dict[str, Any]], phase: str, **status: Any) -> Any:
-    settings = {
-        "strategy": {
-            "type": "canary",
-            "steps": [{"weight": 10, "duration": "60s"}, {"weight": 50, "requests": 1000}],
-        }
-    }
+STEPS = [{"weight": 10, "duration": "60s"}, {"weight": 50, "requests": 1000}]
+
+
+def rollout(
+    decisions: list[dict[str, Any]], phase: str, strategy: dict[str, Any] | None = None, **status: Any
+) -> Any:
+    settings = {"strategy": strategy or {"type": "canary", "steps": STEPS}}
     return KINDS["Rollout"].parse(
         {
             "metadata": {"name": "churn-2"},
@@ -90,6 +90,31 @@ def test_a_step_that_was_never_reached_is_not_told() -> None:
     assert told.steps[0].seconds is None
     assert told.steps[0].candidate is None
     assert told.ending == "It has not ended: Progressing, 10 % on the candidate. going on"
+
+
+def test_copies_come_before_the_steps_and_are_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    copied = evidence((0.5, 600, 0, 600, 3))
+    copied["analysis"]["settings"] = {"assignment": "copy"}
+    decisions = [
+        decision(1, "start", -1, 0),
+        decision(31, "advance", -1, 0, evidence=copied),
+        decision(91, "advance", 0, 10, evidence=evidence((0.1, 900, 3, 100, 1))),
+    ]
+    strategy = {"type": "shadow", "requests": 500, "steps": STEPS}
+    made = rollout(decisions, "Progressing", strategy, weight=50, copies=600, copiesBad=4)
+    print_explanation(explanation(made))
+    out = capsys.readouterr().out
+    assert "copies of 100 % of the requests, 500 of them: took 30 s, candidate 4 failed of 600" in out
+    assert "step 1, 10 % for 60 s: took 60 s, candidate 2 failed of 100" in out
+    assert "step 2, 50 % for 1,000 requests: under way\n" in out
+
+
+def test_a_test_is_one_step_with_an_end() -> None:
+    strategy = {"type": "abTest", "weight": 30, "requests": 1000, "duration": "2h"}
+    told = explanation(rollout([decision(1, "start", -1, 0)], "Progressing", strategy, weight=30))
+    assert [step.wanted for step in told.steps] == [
+        "30 % until each arm has had 1,000 requests or 2h have passed"
+    ]
 
 
 def test_it_prints_whatever_there_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,13 @@ from podium.planning.deployments import World, decide
 from podium.planning.preview import describe
 from podium.resources.kinds import Deployment, Revision, Rollout
 from tests.unit.planning.worlds import (
+    AB_TEST,
     BLUE_GREEN,
     CANARY,
     CANDIDATE,
     NOW,
     RECREATE,
+    SHADOW,
     STABLE,
     deployment,
     model_version,
@@ -79,8 +81,41 @@ def test_what_a_reference_lacks_is_all_that_is_said() -> None:
         ),
         (BLUE_GREEN, "churn-00002 can be previewed with the header x-podium-preview: true."),
         (RECREATE, "churn-00002 replaces churn-00001 as soon as it is ready, unjudged."),
+        (
+            SHADOW,
+            "First churn-00002 gets copies of 100 % of the requests until it has answered 500 (at most 10m); "
+            "nobody gets its answers.",
+        ),
+        (
+            SHADOW,
+            "Traffic moves from churn-00001 to churn-00002: 10 % for 1m (at most 10m), then 50 % for 1,000 requests "
+            "(at most 1h), then all of it.",
+        ),
+        (
+            {"strategy": {"type": "shadow", "compare": {"agreement": 0.9, "distance": 0.01}}},
+            "It goes on when it is proven that 0.9 of the classes agree and numbers lie 0.01 apart at most.",
+        ),
+        (
+            {"strategy": {"type": "shadow", "then": "hold"}},
+            "Then it waits for a person: `podium rollout promote` moves all traffic to churn-00002 at once.",
+        ),
+        (
+            AB_TEST,
+            "50 % of requests, each drawn by itself, meet churn-00002 and the others churn-00001, until each arm has "
+            "had 1,000 requests or 1h have passed; then a person promotes or aborts it.",
+        ),
+        (
+            {"strategy": {"type": "abTest", "weight": 5, "sticky": {"claim": "sub"}}},
+            "5 % of users, told apart by the claim sub of their token, meet churn-00002 and the others churn-00001, "
+            "until a person promotes or aborts it.",
+        ),
+        (
+            {"strategy": {"type": "abTest", "sticky": {"header": "x-user"}}},
+            "Users are no independent draws, so nothing is compared. Judged by liveness.",
+        ),
     ],
-    ids=["canary", "blueGreen", "by hand", "preview", "recreate"],
+    ids=["canary", "blueGreen", "by hand", "preview", "recreate", "copies", "then steps", "answers", "then a person",
+         "a test", "users", "their judgement"],
 )  # fmt: skip
 def test_a_passage_is_told_as_its_strategy_goes(settings: dict[str, Any], words: str) -> None:
     assert words in told(deployment(2, status=SERVING, rollout=settings), world(FIRST)).split("\n")
