@@ -234,7 +234,7 @@ def test_breakers_are_out_of_the_way_until_they_are_wished_for() -> None:
         (rule(SMALL, cascade=TO_BIG), {}, 1300),
         (rule(SMALL, fallback=to_next("b")), {}, 1100),
         (rule(SMALL), {"limits": Limits.model_validate({"perCaller": {"requests": 3}})}, 1200),
-        (rule(SMALL, shadows=((arm("b", 0, "shadow"), 2500),)), {}, 400),
+        (rule(SMALL, shadows=((arm("b", 0, "shadow"), 2500),)), {}, 500),
         (rule(SMALL), {"retries": Retries(attempts=1)}, 450),
     ],
 )
