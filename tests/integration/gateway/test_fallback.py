@@ -29,6 +29,8 @@ ROUTES = [
     rule_route("/strict", "e500", fallback={**NEXT, "onServerError": False}),
     rule_route("/mine", "e400", fallback=BOTH),
     rule_route("/again", "flaky", fallback=NEXT, retries={"attempts": 1}),
+    rule_route("/begins-hedged", "begins", hedge={"after": "0.3s"}),
+    rule_route("/begins", "begins", fallback=NEXT),
     rule_route("/v2/models/call-next", "e503", fallback={"deployments": ["well"]}),
     rule_route("/v2/models/call-answer", "e503", fallback={"answer": {"body": SAFE}}),
 ]
@@ -44,6 +46,7 @@ def served() -> Iterator[tuple[OneEnvoy, dict[str, Upstream]]]:
             "hangs": replicas.start("hangs", lambda _: None),
             "full": replicas.start("full", says({"by": "full"}, 429, retry_after="1")),
             "flaky": replicas.nobody("flaky"),
+            "begins": replicas.start("begins"),
             **{f"e{code}": replicas.start(f"e{code}", says({}, code)) for code in (400, 500, 502, 503)},
         }
         clusters = [cluster(arm_of(name, replica)) for name, replica in made.items()]
@@ -105,6 +108,25 @@ def test_who_has_no_replica_is_not_waited_for(served: tuple[OneEnvoy, dict[str, 
     assert answer.headers["x-podium-fallback"] == "deployment"
     answer = envoy.client.post("/all-absent", content=b"{}")
     assert (answer.status_code, answer.json()) == (200, SAFE)
+
+
+def test_the_next_deployment_gets_all_of_a_large_body(served: tuple[OneEnvoy, dict[str, Upstream]]) -> None:
+    envoy, replicas = served
+    body = bytes(range(256)) * 2**15
+    answer = envoy.client.post("/next/e503", content=body)
+    assert (answer.status_code, answer.json()) == (200, {"by": "next"})
+    assert replicas["next"].got[-1].body == body
+
+
+def test_an_answer_that_has_begun_is_not_given_up(served: tuple[OneEnvoy, dict[str, Upstream]]) -> None:
+    envoy, replicas = served
+    # Twice as long as an attempt may take, and as a second replica is asked after: but the head is out at once.
+    replicas["begins"].answering = lambda _: Reply(pause=0.6, body=b'{"by":"begins"}')
+    for path in ("/begins", "/begins-hedged"):
+        answer = envoy.client.post(path, content=b"{}")
+        assert (answer.status_code, answer.json()) == (200, {"by": "begins"})
+        assert "x-podium-fallback" not in answer.headers
+    assert len(replicas["begins"].got) == 2
 
 
 def test_what_is_wrong_with_the_request_is_said(served: tuple[OneEnvoy, dict[str, Upstream]]) -> None:

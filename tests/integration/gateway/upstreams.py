@@ -25,7 +25,9 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b"{}"
     delay: float = 0.0
-    """Seconds."""
+    """Seconds before it begins."""
+    pause: float = 0.0
+    """Seconds between its head and its body."""
 
 
 Answering = Callable[[Request], Reply | None]
@@ -66,7 +68,11 @@ class Upstream:
                     "content-length": str(len(reply.body)),
                 }  # fmt: skip
                 lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-                writer.write(f"HTTP/1.1 {reply.status} X\r\n{lines}\r\n".encode() + reply.body)
+                writer.write(f"HTTP/1.1 {reply.status} X\r\n{lines}\r\n".encode())
+                if reply.pause:
+                    await writer.drain()
+                    await asyncio.sleep(reply.pause)
+                writer.write(reply.body)
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
