@@ -20,6 +20,7 @@ from podium.api.parameters import only_known_parameters
 from podium.api.routes import (
     apply,
     blobs,
+    comparisons,
     deployments,
     fleet,
     gateways,
@@ -82,6 +83,7 @@ def create_app(services: Services) -> FastAPI:
         fleet,
         gateways,
         traffic,
+        comparisons,
         objects,
     ):
         api.include_router(part.router())

@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 from podium.api.applying import SERVER_MADE
 from podium.api.wire import JSON
 from podium.resources import requests
+from podium.resources.comparison import Comparisons
 from podium.resources.kinds import KINDS, Kind
 from podium.resources.load import Traffic
 from podium.resources.profile import Profile, ProfileRequest
@@ -51,6 +52,7 @@ _ANSWERS = (
     requests.GatewayConfig,
     Profile,
     Traffic,
+    Comparisons,
     RouteTestResult,
 )
 WATCH_EXAMPLE = (

@@ -6,6 +6,7 @@ import typer
 
 from podium.cli.commands import (
     applying,
+    comparing,
     demonstration,
     diagnosis,
     gateways,
@@ -37,7 +38,19 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings=HELP,
     )
-    for part in (local, diagnosis, applying, objects, rollouts, routes, records, predictions, load, top):
+    for part in (
+        local,
+        diagnosis,
+        applying,
+        objects,
+        rollouts,
+        routes,
+        comparing,
+        records,
+        predictions,
+        load,
+        top,
+    ):
         part.register(app)
     app.add_typer(models.build(), name="model")
     app.add_typer(tokens.build(), name="token")

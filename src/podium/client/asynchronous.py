@@ -18,6 +18,7 @@ from podium.client.prediction import Inputs
 from podium.client.publishing import Pushed, PushOptions, Tell
 from podium.client.waiting import RolloutOutcome, RouteOutcome
 from podium.client.watching import SILENCE, WatchSession
+from podium.resources.comparison import Comparison
 from podium.resources.kinds import AnyResource, Deployment, Model, ModelVersion, Rollout
 from podium.resources.load import Traffic
 from podium.resources.profile import Profile, ProfileRequest
@@ -329,6 +330,10 @@ class AsyncClient:
         """What every Deployment was asked and answered in the last 5 s to 15 min; `workspace` None: of all workspaces
         that the token covers."""
         return await self._run(operations.traffic(window, workspace))
+
+    async def comparisons(self, *, workspace: str | None = None) -> Sequence[Comparison]:
+        """How far shadows lie from their champions on the same requests."""
+        return await self._run(operations.comparisons(self._within(workspace)))
 
     async def gateways(self, *, since: int | None = None) -> Sequence[dict[str, Any]]:
         """The gateways that reported in the last `since` seconds; ten minutes if left out."""

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from podium.client.effects import Call, Operation, Pause, Query, Reply, call
+from podium.resources.comparison import Comparison, Comparisons
 from podium.resources.errors import Conflict, InvalidInput, Issue
 from podium.resources.kinds import KINDS, AnyResource, Kind, Model, kind_of
 from podium.resources.load import Traffic
@@ -193,6 +194,12 @@ def traffic(window: str, workspace: str | None) -> Operation[Traffic]:
     path = "/traffic" if workspace is None else f"/workspaces/{segment(workspace)}/traffic"
     reply = yield from call(Call("GET", path, {"window": window}))
     return Traffic.model_validate(reply.json())
+
+
+def comparisons(workspace: str) -> Operation[list[Comparison]]:
+    """Shadows beside their champions."""
+    reply = yield from call(Call("GET", f"/workspaces/{segment(workspace)}/comparisons"))
+    return Comparisons.model_validate(reply.json()).items
 
 
 def gateways(since: int | None) -> Operation[list[dict[str, Any]]]:

@@ -17,6 +17,7 @@ from podium.client.prediction import Inputs
 from podium.client.publishing import Pushed, PushOptions, Tell
 from podium.client.waiting import RolloutOutcome, RouteOutcome
 from podium.client.watching import SILENCE, WatchSession
+from podium.resources.comparison import Comparison
 from podium.resources.kinds import AnyResource, Deployment, Model, ModelVersion, Rollout
 from podium.resources.load import Traffic
 from podium.resources.profile import Profile, ProfileRequest
@@ -325,6 +326,10 @@ class Client:
         """What every Deployment was asked and answered in the last 5 s to 15 min; `workspace` None: of all workspaces
         that the token covers."""
         return self._run(operations.traffic(window, workspace))
+
+    def comparisons(self, *, workspace: str | None = None) -> Sequence[Comparison]:
+        """How far shadows lie from their champions on the same requests."""
+        return self._run(operations.comparisons(self._within(workspace)))
 
     def gateways(self, *, since: int | None = None) -> Sequence[dict[str, Any]]:
         """The gateways that reported in the last `since` seconds; ten minutes if left out."""
