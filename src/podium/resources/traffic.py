@@ -70,7 +70,8 @@ class RateLimit(Spec):
     """A bucket of `burst` requests that fills evenly with `requests` in `per`. One more is answered 429."""
 
     requests: Annotated[int, Field(ge=1, le=1_000_000)]
-    per: Annotated[Duration, Field(ge=0.05, le=86400)] = 1.0
+    per: Annotated[Duration, Field(ge=0.05, le=3600)] = 1.0
+    """At most an hour: a change of routes fills the bucket, so it limits rates and is no account of days."""
     burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """How many may come at once after a pause. None: `requests`."""
 

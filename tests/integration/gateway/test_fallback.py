@@ -10,7 +10,7 @@ from tests.integration.gateway.one_envoy import OneEnvoy, arm_of, live, one_envo
 from tests.integration.gateway.planned import rule_route
 from tests.integration.gateway.upstreams import Reply, Upstream, says, upstreams
 
-SAFE = {"label": "unknown", "score": 0.5}
+SAFE = {"label": "unknown", "score": 0.5, "words": "100 % %REQ(:path)% %PROTOCOL%"}
 NEXT = {"deployments": ["next"], "attemptTimeout": "0.3s"}
 BOTH = {**NEXT, "answer": {"body": SAFE}}
 FAILING = ("dead", "hangs", "e500", "e502", "e503", "full")
@@ -30,6 +30,9 @@ ROUTES = [
     rule_route("/mine", "e400", fallback=BOTH),
     rule_route("/again", "flaky", fallback=NEXT, retries={"attempts": 1}),
     rule_route("/begins-hedged", "begins", hedge={"after": "0.3s"}),
+    rule_route(
+        "/once", "dead", limits={"route": {"requests": 1, "per": "1h"}}, fallback={"answer": {"body": SAFE}}
+    ),
     rule_route("/begins", "begins", fallback=NEXT),
     rule_route("/v2/models/call-next", "e503", fallback={"deployments": ["well"]}),
     rule_route("/v2/models/call-answer", "e503", fallback={"answer": {"body": SAFE}}),
@@ -133,6 +136,13 @@ def test_what_is_wrong_with_the_request_is_said(served: tuple[OneEnvoy, dict[str
     answer = served[0].client.post("/mine", content=b"{}")
     assert answer.status_code == 400
     assert "x-podium-fallback" not in answer.headers
+
+
+def test_a_callers_limit_is_said(served: tuple[OneEnvoy, dict[str, Upstream]]) -> None:
+    answers = [served[0].client.post("/once", content=b"{}") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [200, 429]
+    assert answers[0].json() == SAFE
+    assert answers[1].json()["code"] == "rateLimited"
 
 
 def test_a_models_error_may_be_its_answer(served: tuple[OneEnvoy, dict[str, Upstream]]) -> None:

@@ -43,6 +43,7 @@ def problem(kind: type[Spec], **given: Any) -> str:
         (Hedge, {"after": "0s"}, "after"),
         (RateLimit, {"requests": 0}, "requests"),
         (RateLimit, {"requests": 1, "per": "10ms"}, "per"),
+        (RateLimit, {"requests": 1, "per": "1d"}, "per"),
         (Limits, {"perCaller": {"requests": 1}, "callers": 0}, "callers"),
         (AdaptiveConcurrency, {"minConcurrency": 9, "maxConcurrency": 8}, "at most maxConcurrency"),
         (Cascade, {"deployment": "big", "threshold": 0}, "threshold"),
