@@ -4,16 +4,19 @@ Called by the loop, woken by gateway reports. Reads the samples that gateways se
 """
 
 import time
+from dataclasses import replace
 
+from podium.control.comparisons import comparison_of
 from podium.control.evidence import EvidenceReader
 from podium.control.gateways import known_gateways
 from podium.control.loop import now
 from podium.planning import rollouts as planning
 from podium.planning.autoscaling import replicas_in_rollout
 from podium.planning.deployments import keep_old_seconds
+from podium.planning.looks import Trial
 from podium.planning.moves import RolloutOutcome, RolloutWorld, later
 from podium.resources.deployment import DeploymentStatus, RejectedRevision
-from podium.resources.kinds import Deployment, Rollout
+from podium.resources.kinds import Deployment, Revision, Rollout
 from podium.resources.rollout import RolloutStatus
 from podium.store import Actor, Apply, Lease, Store
 
@@ -52,7 +55,7 @@ class RolloutReconciler:
             stable=stable,
             replicas=replicas_in_rollout(deployment),
             gateways=known_gateways(self._store, now(), workspace=workspace, deployment=spec.deployment),
-            trial=self._evidence.trial(rollout, candidate, replicas_in_rollout(deployment)),
+            trial=self._trial(rollout, candidate, replicas_in_rollout(deployment)),
             newer_wish=deployment.status.latest_revision != spec.candidate_revision,
         )
         outcome = planning.decide(rollout, world)
@@ -60,6 +63,13 @@ class RolloutReconciler:
             self._store.release(lease, outcome.next_at, attempts=0)
             return
         self._apply(lease, rollout, outcome)
+
+    def _trial(self, rollout: Rollout, candidate: Revision | None, wanted: int) -> Trial:
+        trial = self._evidence.trial(rollout, candidate, wanted)
+        champion = rollout.spec.stable_revision
+        if not rollout.status.shadow or candidate is None or champion is None:
+            return trial
+        return replace(trial, comparison=comparison_of(self._store, champion, candidate.uid))
 
     def _forget(self, uid: str) -> None:
         self._evidence.forget(uid)

@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from podium.control.loop import now
 from podium.planning.looks import replay
 from podium.planning.routing import plan_route
+from podium.resources.comparison import Comparison, OutputComparison
 from podium.resources.rollout import COPIES
-from podium.store import SampleRow
+from podium.store import ComparisonRow, SampleRow
 from tests.integration.control.conftest import USER
 
 SHADOW: dict[str, Any] = {
@@ -95,3 +97,26 @@ def test_a_test_waits_at_its_end_for_a_person(plant: Any) -> None:
     act(plant, requested="promote")
     assert plant.get("Rollout", "churn-2").status.phase == "Promoted"
     assert plant.get("Deployment", "churn").status.stable_revision == "churn-00002"
+
+
+def test_answers_that_differ_take_the_candidate_back(plant: Any) -> None:
+    limits = {"compare": {"agreement": 0.95}}
+    passage(plant, {"strategy": {**SHADOW["strategy"], **limits}})
+    copies(plant, (0, 0, 0), (400, 0, 0))
+    assert "no answers were compared yet" in plant.get("Rollout", "churn-2").status.message
+    shadow = plant.get("Revision", "churn-00002")
+    output = OutputComparison(
+        name="label", kind="class", pairs=1000, agreement=0.7, interval=(0.66, 0.74), alpha=0.05
+    )
+    found = Comparison(
+        workspace="default", champion="churn-00001", shadow="churn-00002", pairs=1000, per_output=[output]
+    )
+    row = ComparisonRow(shadow.uid, "default", "churn-00002", 1, now(), [found.model_dump(mode="json")], {})
+    assert plant.store.save_comparison(row)
+    plant.store.wake(plant.get("Rollout", "churn-2").uid)
+    plant.settle()
+    rollout = plant.get("Rollout", "churn-2")
+    assert rollout.status.phase == "RolledBack"
+    assert "its answers differ: label: agreement 0.7000" in rollout.status.message
+    verdict = next(item for item in rollout.status.decisions if item.decision == "rollback")
+    assert replay(verdict.evidence).reason == verdict.reason
