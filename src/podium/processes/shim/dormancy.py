@@ -109,6 +109,8 @@ class Dormancy:
             self.listener = -1
 
     def _ask(self) -> None:
+        if self._asked is not None and not self._is_answered():
+            return  # still in the queue from the start before, near its head
         self._ask_no_more()
         asked = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         asked.setblocking(False)
