@@ -27,6 +27,7 @@ def gateway_settings(settings: Settings, *, token: str | None) -> GatewaySetting
         port=settings.gateway_port,
         token=token,
         run_folder=settings.sockets / "gw",
+        metrics_port=settings.gateway_metrics_port,
         certificate=settings.gateway_certificate,
         # Its names are for others: what this machine calls the API may not be among them.
         server_certificate=settings.api_certificate.chain if settings.api_certificate else None,

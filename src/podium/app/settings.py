@@ -50,6 +50,8 @@ class Settings:
     gateway_certificate: CertificateFiles | None = None
     """TLS for predictions (PODIUM_GATEWAY_TLS_CERT and PODIUM_GATEWAY_TLS_KEY, else PODIUM_TLS_CERT and
     PODIUM_TLS_KEY). None: plain HTTP."""
+    gateway_metrics_port: int | None = None
+    """TCP port on 127.0.0.1 for the gateway's metrics (PODIUM_GATEWAY_METRICS_PORT). None: there are none."""
     gateway_name: str = "local"
     """Name of this machine's gateway in reports (PODIUM_GATEWAY_NAME)."""
     gateway_tokens: bool = True
@@ -167,6 +169,7 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
         ("api_port", "PODIUM_API_PORT", 65_535),
         ("gateway_port", "PODIUM_GATEWAY_PORT", 65_535),
         ("workers", "PODIUM_WORKERS", 256),
+        ("gateway_metrics_port", "PODIUM_GATEWAY_METRICS_PORT", 65_535),
     ):
         if environ.get(variable):
             values[name] = _number(variable, environ[variable], highest)

@@ -119,6 +119,10 @@ class Admin:
         given = (await self._get("/stats", query)).content
         return list(json.loads(given)["stats"])
 
+    async def prometheus(self, pattern: str) -> str:
+        """Statistics whose full names match, as Prometheus reads them: the one form that keeps tags apart."""
+        return (await self._get("/stats", {"format": "prometheus", "filter": pattern})).text
+
     async def active_requests(self) -> int:
         """Requests of clients that are under way."""
         name = f"http.{STAT_PREFIX}.downstream_rq_active"

@@ -13,16 +13,17 @@ import fcntl
 import logging
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 from podium.gateway.admin import Admin
 from podium.gateway.agent import Agent
 from podium.gateway.binary import find_binary
 from podium.gateway.envoy_process import EnvoyProcess
+from podium.gateway.metrics import MetricsServer
 from podium.gateway.server_api import ServerApi
 from podium.gateway.settings import GatewaySettings
 from podium.gateway.trust import trust_of
-from podium.resources.errors import PodiumError, Refused
+from podium.resources.errors import PodiumError, Refused, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +65,30 @@ async def _run(settings: GatewaySettings) -> None:
     loop.add_signal_handler(signal.SIGTERM, agent.end)
     loop.add_signal_handler(signal.SIGINT, agent.stop_all)
     loop.add_signal_handler(signal.SIGHUP, begin_upgrade)
+    async with _metrics(settings):
+        try:
+            await agent.run()
+        finally:
+            await api.close()
+
+
+@contextlib.asynccontextmanager
+async def _metrics(settings: GatewaySettings) -> AsyncIterator[None]:
+    """Served as long as the agent runs. A port that cannot be had is said, and keeps no gateway from its work."""
+    if settings.metrics_port is None:
+        yield
+        return
+    admin = Admin(settings.layout.admin_socket)
+    server = MetricsServer(admin, settings.metrics_port)
     try:
-        await agent.run()
+        await server.start()
+    except Unavailable as error:
+        log.error("%s", error.message)
+    try:
+        yield
     finally:
-        await api.close()
+        await server.close()
+        await admin.close()
 
 
 async def _stop(settings: GatewaySettings) -> bool:

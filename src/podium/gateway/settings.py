@@ -51,6 +51,8 @@ class GatewaySettings:
     """Worker threads of Envoy. None: one per processor."""
     drain: float = 5.0
     """Seconds that requests under way get when Envoy is stopped or handed over."""
+    metrics_port: int | None = None
+    """TCP port on 127.0.0.1 for `GET /metrics`. None: there are none."""
     heartbeat: float = 1.0
     """Seconds between reports to the server."""
     max_connections: int = 50_000

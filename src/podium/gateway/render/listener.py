@@ -5,6 +5,7 @@ from typing import Any
 from podium.gateway.render import fallback, grpc, limits, protection, streams, tls, v1
 from podium.gateway.render.access import CALLER_HEADER, FILTERS, placing
 from podium.gateway.render.cascade import CASCADE_HEADER
+from podium.gateway.render.counting import counting
 from podium.gateway.render.document import Document, document, fragment, typed
 from podium.gateway.render.mirror import RECORD_HEADER, SHADOW_HEADER
 from podium.gateway.render.problem import local_replies
@@ -68,6 +69,7 @@ def _manager(settings: GatewaySettings) -> dict[str, Any]:
         codec_type="AUTO",
         http2_protocol_options=_HTTP2,
         rds={"route_config_name": ROUTE_TABLE, "config_source": watched(settings.layout, ROUTES)},
+        access_log=counting(),
         http_filters=_filters(settings),
         local_reply_config=local_replies(),
         server_name="podium",

@@ -72,21 +72,23 @@ def entry_routes(entry: RouteEntry, split: tuple[Arm, ...] = ()) -> EntryRoutes:
     pinned, main = [], []
     if entry.direct is not None:
         match = {"path_separated_prefix": f"{outside}/versions/{entry.direct.version}"}
-        pinned.append(fragment(route_to(match, {"cluster": entry.direct.cluster}, how)))
+        pinned.append(route_to(match, {"cluster": entry.direct.cluster}, how))
     if entry.preview is not None and entry.preview_header is not None:
         header = {"name": entry.preview_header, "string_match": {"exact": PREVIEW_VALUE}}
         match_preview = {"path_separated_prefix": outside, "headers": [header]}
-        main.append(fragment(route_to(match_preview, {"cluster": entry.preview.cluster}, how)))
+        main.append(route_to(match_preview, {"cluster": entry.preview.cluster}, how))
     match = {"path_separated_prefix": outside}
     if entry.live:
-        main += [fragment(_copied(entry, route)) for route in _live_routes(entry, split, how)]
+        main += [_copied(entry, route) for route in _live_routes(entry, split, how)]
     else:
         said = answer(
             "unavailable", 503, f"deployment {entry.workspace}/{entry.deployment}: {entry.unavailable}",
             deployment=entry.deployment, workspace=entry.workspace,
         )  # fmt: skip
-        main.append(fragment({"match": match, "direct_response": said}))
-    return EntryRoutes(tuple(pinned), tuple(main))
+        main.append({"match": match, "direct_response": said})
+    # The name is what requests are counted by.
+    named = {"name": f"deployment:{entry.workspace}/{entry.deployment}"}
+    return EntryRoutes(*(tuple(fragment({**route, **named}) for route in part) for part in (pinned, main)))
 
 
 def public_path(workspace: str, name: str) -> str:
