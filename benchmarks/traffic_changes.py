@@ -4,13 +4,26 @@ Called as `disruptions` is, by `availability` and tests/chaos: each takes a Worl
 it so.
 """
 
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import httpx
 
 from benchmarks.disruptions import other, scale
 from benchmarks.world import NAME, World, until
+from podium.demo.load import Load, running
 
 _VARIANT = f"{NAME}-next"
+_SLEEPER = f"{NAME}-sleeper"
+_BESIDE_RATE = 40.0
+"""Requests per second of streams beside the main one."""
 
 
 def scaled(world: World) -> str:
@@ -36,7 +49,7 @@ def route_changed(world: World) -> str:
     world.installation.client.delete("Route", NAME)
     _all_loaded(world)
     world.installation.client.delete("Deployment", _VARIANT)
-    until(lambda: _gone(world), 60.0, lambda: f"{_VARIANT} does not go")
+    until(lambda: _gone(world, _VARIANT), 60.0, lambda: f"{_VARIANT} does not go")
     return f"{len(rules)} changes of a Route, then none"
 
 
@@ -75,5 +88,150 @@ def _all_loaded(world: World) -> None:
     )
 
 
-def _gone(world: World) -> bool:
-    return all(item.metadata.name != _VARIANT for item in world.installation.client.list("Deployment"))
+def _gone(world: World, name: str) -> bool:
+    return all(item.metadata.name != name for item in world.installation.client.list("Deployment"))
+
+
+def token_rotated(world: World) -> str:
+    """One caller of its own changes from a token to the one that takes its place; the old one ends by itself."""
+    client, url = world.installation.client, f"{world.installation.gateway}/v2/models/{NAME}/infer"
+    issued = client.create_token("rotated", "predict")
+    with _beside(world, url, issued.token) as before:
+        began = time.monotonic()
+        fresh = client.rotate_token(issued.info.id, overlap=5.0)
+        with _beside(world, url, fresh.token) as after:
+            before.stop()
+
+            def refused() -> bool:
+                headers = {"authorization": f"Bearer {issued.token}"}
+                return (
+                    httpx.post(url, content=world.bodies[0], headers=headers, trust_env=False).status_code
+                    == 401
+                )
+
+            until(refused, 60.0, lambda: "the old token does not end")
+            seconds = time.monotonic() - began
+    _all_good("with the old token", before)
+    _all_good("with the new token", after)
+    return f"{_count(before, after)} requests of that caller, the old token ended after {seconds:.1f} s"
+
+
+def slept_and_woken(world: World) -> str:
+    """Beside the main stream: a Deployment without requests goes to sleep, and the next ones wake it. Twice."""
+    scaling = {
+        "min": 0, "max": 1, "stableWindow": "5s", "panicWindow": "2s", "scaleDownDelay": "0s", "scaleToZeroAfter": "5s",
+    }  # fmt: skip
+    wish = world.wish("first", name=_SLEEPER)
+    wish["spec"] |= {"scaling": scaling}
+    client = world.installation.client
+    client.apply(wish)
+    url = f"{world.installation.gateway}/v2/models/{_SLEEPER}/infer"
+    waits = []
+    for _ in range(2):
+        until(
+            lambda: _sleeps(world), 120.0, lambda: f"it does not sleep: {world.deployment(_SLEEPER).status}"
+        )
+        with _beside(world, url, world.installation.token) as load:
+            load.wait_until(lambda answers: len(answers.rows) > 100, 60.0)
+        _all_good("of those that woke it", load)
+        waits.append(max(row.seconds for row in load.answers.rows))
+    client.delete("Deployment", _SLEEPER)
+    until(lambda: _gone(world, _SLEEPER), 60.0, lambda: f"{_SLEEPER} does not go")
+    return f"woken twice by {_BESIDE_RATE:g} requests/s, which waited {max(waits):.1f} s at most"
+
+
+def _sleeps(world: World) -> bool:
+    if world.deployment(_SLEEPER).status.stable_revision is None:
+        return False
+    replicas = world.stable(_SLEEPER).status.replicas
+    return bool(replicas) and all(item.phase == "Dormant" for item in replicas)
+
+
+def gateway_restarted(world: World) -> str:
+    """A second gateway beside the first: it is drained, stopped and started again, and its clients go to the other."""
+    with _second_gateway(world) as (process, port, start):
+        first = httpx.URL(world.installation.gateway).port or 80
+        url = f"http://127.0.0.1:{port}/v2/models/{NAME}/infer"
+        load = _EitherGateway(url, world.bodies, rate=_BESIDE_RATE, token=world.installation.token)
+        load.ports = (port, first)
+        with running(load, requests=20, timeout=60.0):
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 0, f"the gateway ended with {process.returncode}"
+            mark = time.time()
+            load.wait_until(lambda answers: bool(answers.since(mark + 0.5)), 60.0)
+            again = start()
+            mark = time.time()
+            load.wait_until(lambda answers: bool(answers.since(mark + 1.0)), 60.0)
+        _all_good("of its clients", load)
+        again.send_signal(signal.SIGINT)
+        assert again.wait(60) == 0, f"the gateway ended with {again.returncode}"
+    world.installation.client.forget_gateway("second", force=True)
+    return f"drained and started again under {_count(load)} requests of its own clients"
+
+
+class _EitherGateway(Load):
+    """Clients that know two gateways: a new connection goes to the first one that takes it."""
+
+    ports: Sequence[int] = ()
+
+    async def _connect(self) -> Any:
+        error: OSError | None = None
+        for port in self.ports:
+            self._port = port
+            try:
+                return await super()._connect()
+            except OSError as problem:
+                error = problem
+        raise error or ConnectionError("no gateway is known")
+
+
+@contextlib.contextmanager
+def _second_gateway(world: World) -> Iterator[tuple[subprocess.Popen[bytes], int, Any]]:
+    """`podium gateway run second`, ready; its port; and what starts it once more."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    running_now: list[subprocess.Popen[bytes]] = []
+    own = {"PODIUM_URL": world.installation.addresses()["url"], "PODIUM_TOKEN": world.installation.token}
+    log = world.installation.home / "second-gateway.log"
+
+    def start() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "podium.cli", "gateway", "run", "second", "--port", str(port)]
+        environment = {**os.environ, **world.installation.environment, **own}
+        with log.open("ab") as words:
+            made = subprocess.Popen(command, env=environment, stdout=words, stderr=words)
+        running_now.append(made)
+
+        def ready() -> bool:
+            with contextlib.suppress(httpx.HTTPError):
+                return (
+                    httpx.get(f"http://127.0.0.1:{port}/v2/health/ready", trust_env=False).status_code == 200
+                )
+            return False
+
+        until(ready, 60.0, lambda: f"the second gateway is not ready: {log.read_text()[-2000:]}")
+        return made
+
+    try:
+        yield start(), port, start
+    finally:
+        for made in running_now:
+            if made.poll() is None:
+                made.send_signal(signal.SIGINT)
+                made.wait(60)
+
+
+def _beside(world: World, url: str, token: str) -> contextlib.AbstractContextManager[Load]:
+    """A small stream of another caller or to another Deployment, entered when it flows."""
+    return running(
+        Load(url, world.bodies, rate=_BESIDE_RATE, token=token, timeout=60.0), requests=20, timeout=60.0
+    )
+
+
+def _all_good(whose: str, load: Load) -> None:
+    failed = load.answers.failures()
+    assert not failed, f"{len(failed)} of {len(load.answers.rows)} requests {whose} failed: {failed[:3]}"
+
+
+def _count(*loads: Load) -> int:
+    return sum(len(load.answers.rows) for load in loads)
