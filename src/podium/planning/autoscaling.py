@@ -5,9 +5,13 @@ Called by `control.scaling`; `wanted_replicas` by everything that asks how many 
 For concurrency and requests/s the ways are those of Knative's KPA (knative.dev/docs/serving/autoscaling/kpa-specific):
 an average over a stable window, a short panic window that only ever adds, and a delay before anything goes. For p95 the
 proportion is that of Kubernetes' HPA, ceil(current x measured / target)
-(kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale), with two things added, because latency does not
-fall in proportion to replicas: none is added where nothing waits, and shrinking goes one by one and stops short of the
-load per replica at which the latency was last too high.
+(kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale); but latency does not fall in proportion to
+replicas, so none is added where nothing waits, and shrinking goes one by one.
+
+What is measured of a queue depends on how many replicas there are: with one less, requests wait longer and more of them
+are under way at once. Whoever shrinks by what is seen before it shrank grows again at once, and so on for ever. So for
+concurrency and p95 the load per replica at which it had to grow is remembered for an hour, and shrinking stops short of
+it: at most once an hour is it tried again.
 """
 
 import datetime
@@ -21,13 +25,13 @@ from podium.resources.scaling import Peak, Scaling, ScalingStatus
 _GAP = datetime.timedelta(seconds=15)
 """Who has not looked for longer has not seen what happened meanwhile."""
 _LEAST_STEP = 4
-"""Replicas that may always be added in one step; else as many as are ready. (Kubernetes' HPA has the same two.)"""
+"""Replicas that may always be added in one step; else as many as there are. (Kubernetes' HPA has the same two.)"""
 _WAITING = 0.5
 """Requests under way per replica from which on some wait for others: at half a request a replica is busy half the time
 or less, and its latency is mostly the model's own."""
 _MARGIN = 0.9
 """How much of a load per replica that was too much is aimed at when shrinking."""
-_CAPACITY_KEPT = datetime.timedelta(hours=6)
+_CAPACITY_KEPT = datetime.timedelta(hours=1)
 _MOST_PEAKS = 20
 _BUSY_LOOK, _QUIET_LOOK = datetime.timedelta(seconds=2), datetime.timedelta(seconds=5)
 
@@ -91,9 +95,7 @@ def replicas_in_rollout(deployment: Deployment) -> int:
 def begin(scaling: Scaling, replicas: int, now: datetime.datetime) -> ScalingStatus:
     """What is known of a Deployment whose load was never looked at."""
     desired = scaling.within(replicas)
-    return ScalingStatus(
-        desired=desired, reason=f"starts with {desired}", last_active_at=now, day=now.date(), capacity=None
-    )
+    return ScalingStatus(desired=desired, reason=f"starts with {desired}", last_active_at=now, day=now.date())
 
 
 def decide(
@@ -113,7 +115,7 @@ def decide(
     status = _count_hours(status, replicas.running, now)
     if load.panic.requests > 0 or load.panic.concurrency > 0 or replicas.woken or load.silent:
         status = status.model_copy(update={"last_active_at": now})
-    status = _learn(scaling, status, load.stable, (current, replicas), now)
+    status = _learn(scaling, status, load, (current, replicas), now)
     wish = _wish(scaling, status, load.stable, (current, replicas), now)
     status, wish = _panic(scaling, status, load.panic, (wish, current, replicas), now)
     wanted, reason, limited = _limited(scaling, status, wish, (current, replicas, load.silent), now)
@@ -145,7 +147,7 @@ def _decision(
     }
     scaled = ""
     if wanted != before:
-        update["last_scaled_at"] = now
+        update |= {"last_scaled_at": now, "kept_since": False}
         scaled = f"{before} -> {wanted}: {reason}{f' ({limited})' if limited else ''}"
     busy = load.stable.requests > 0 or load.stable.concurrency > 0 or status.panic_since is not None
     look = _BUSY_LOOK if busy or wanted != before else _QUIET_LOOK
@@ -169,11 +171,29 @@ def _wish(
     measured, words = _measured(scaling, load)
     needed = measured / scaling.target.value
     reason = f"{words}, {scaling.target.value:g} per replica"
-    # Down only where one more than this would not bring it up again.
-    up, down = math.ceil(needed), math.ceil(needed * (1 + scaling.tolerance))
+    up, down = math.ceil(needed), _fewest(scaling, needed, current)
     if needed > current * (1 + scaling.tolerance):
         return _Wish(up, reason, measured)
+    if down < current and status.capacity is not None:
+        enough = math.ceil(load.arrivals_per_second / (_MARGIN * status.capacity))
+        if enough > down:
+            down = min(current, enough)
+            reason = f"{reason}; {_number(status.capacity)} requests/s were too much for a replica"
     return _Wish(min(current, down), reason, measured)
+
+
+def _fewest(scaling: Scaling, needed: float, current: int) -> int:
+    """How many would be enough, so that a little more than the present load would not bring more at once.
+
+    Requests/s are what they are. Requests under way grow as replicas go: as in a queue with one server, u = r / (1 - r)
+    of them for a replica that is busy for the share r of the time (M/M/1; u in targets, so that 1 is a replica that
+    has as many as it shall have). With m of n replicas left r becomes r x n / m, and u may become 1 / (1 + tolerance).
+    """
+    if scaling.target.concurrency is None or current == 0:
+        return math.ceil(needed * (1 + scaling.tolerance))
+    each = needed / current
+    busy = each / (1 + each)
+    return math.ceil(current * busy * (2 + scaling.tolerance) - 1e-9)
 
 
 def _measured(scaling: Scaling, load: WindowLoad) -> tuple[float, str]:
@@ -208,8 +228,8 @@ def _by_latency(
     if ratio * current / fewer > 1 - scaling.tolerance:
         return _Wish(current, words, p95)
     known = status.capacity
-    if known is not None and load.requests_per_second / fewer > _MARGIN * known:
-        words = f"{words}; at {_number(known)} requests/s per replica it was too high"
+    if known is not None and load.arrivals_per_second / fewer > _MARGIN * known:
+        words = f"{words}; {_number(known)} requests/s were too much for a replica"
         return _Wish(current, words, p95)
     return _Wish(fewer, words, p95)
 
@@ -230,27 +250,47 @@ def _queue_stands(load: WindowLoad, replicas: ReplicasSeen) -> bool:
 def _learn(
     scaling: Scaling,
     status: ScalingStatus,
-    load: WindowLoad,
+    load: LoadSeen,
     seen: tuple[int, ReplicasSeen],
     now: datetime.datetime,
 ) -> ScalingStatus:
-    """Remembers the load per replica that was too much, from a window in which the number of replicas stood still."""
-    if scaling.target.p95 is None:
+    """Remembers the load per replica that was too much for a number of replicas that had been enough before: what was
+    never enough may have had to work off a backlog. Of a load that rises, the newer figure, to which what is under way
+    belongs."""
+    if scaling.target.requests_per_second is not None:
         return status
-    _, replicas = seen
+    current, replicas = seen
     known = status.capacity_at is not None and now - status.capacity_at <= _CAPACITY_KEPT
     if not known or status.capacity_revision != replicas.revision:
         status = status.model_copy(update={"capacity": None, "capacity_at": None, "capacity_revision": None})
-    p95 = load.quantile(0.95)
-    if p95 is None or p95 <= scaling.target.value * (1 + scaling.tolerance):
+    if current == 0 or replicas.ready < current or not _whole(scaling, status, now):
         return status
-    if not _queue_stands(load, replicas) or not _settled(status, seen, scaling.stable_window, now):
+    if not _too_much(scaling, load.stable, seen, 1.0):
+        return status.model_copy(update={"kept_since": True})
+    still = _too_much(scaling, load.panic, seen, 1.0)
+    if not (status.kept_since and still and _too_much(scaling, load.stable, seen, 1 + scaling.tolerance)):
         return status
-    rate = load.requests_per_second / max(1, replicas.ready)
+    rate = max(load.stable.arrivals_per_second, load.panic.arrivals_per_second) / replicas.ready
     least = rate if status.capacity is None else min(rate, status.capacity)
     return status.model_copy(
         update={"capacity": least, "capacity_at": now, "capacity_revision": replicas.revision}
     )
+
+
+def _whole(scaling: Scaling, status: ScalingStatus, now: datetime.datetime) -> bool:
+    """A whole stable window was watched without a gap."""
+    since = status.watched_since
+    return since is not None and (now - since).total_seconds() >= scaling.stable_window
+
+
+def _too_much(scaling: Scaling, load: WindowLoad, seen: tuple[int, ReplicasSeen], times: float) -> bool:
+    """The target is missed by this factor, and more replicas would help."""
+    current, replicas = seen
+    aim = scaling.target.value * times
+    if scaling.target.p95 is None:
+        return load.concurrency > current * aim
+    p95 = load.quantile(0.95)
+    return p95 is not None and p95 > aim and _queue_stands(load, replicas)
 
 
 def _panic(
@@ -304,15 +344,12 @@ def _limited(
     """Steps that are not too long, within the bounds, and none down on too little knowledge. Number, reason, limit."""
     current, replicas, silent = seen
     wanted, limited = wish.replicas, ""
-    most = max(current, 2 * replicas.ready, replicas.ready + _LEAST_STEP)
-    wanted = min(wanted, most)
+    wanted = min(wanted, _step_up(scaling, status, current, replicas.ready, now))
     if wanted > scaling.max:
         wanted, limited = scaling.max, f"max is {scaling.max}, the load asks for {wish.replicas}"
-    watched = status.watched_since
-    whole = watched is not None and now - watched >= datetime.timedelta(seconds=scaling.stable_window)
     if wanted < current and silent:
         return current, f"{silent}: nothing shrinks on half the knowledge", limited
-    if wanted < current and not whole:
+    if wanted < current and not _whole(scaling, status, now):
         return current, "nothing shrinks before a whole window was seen", limited
     return wanted, wish.reason, limited
 
@@ -335,6 +372,18 @@ def _remember(scaling: Scaling, status: ScalingStatus, wanted: int, now: datetim
         place = min(range(len(peaks) - 2), key=lambda n: peaks[n].wanted - peaks[n + 1].wanted)
         peaks[place : place + 2] = [Peak(at=peaks[place + 1].at, wanted=peaks[place].wanted)]
     return status.model_copy(update={"peaks": peaks})
+
+
+def _step_up(
+    scaling: Scaling, status: ScalingStatus, current: int, ready: int, now: datetime.datetime
+) -> int:
+    """How many there may be next: twice as many as there are, every panic window; and never more than two such steps
+    beyond those that are ready, so that replicas which do not start do not multiply."""
+    since = status.last_scaled_at
+    if since is not None and (now - since).total_seconds() < scaling.panic_window:
+        return max(current, ready + _LEAST_STEP)
+    step = max(2 * current, current + _LEAST_STEP)
+    return max(current, min(step, 4 * ready + 2 * _LEAST_STEP))
 
 
 def _step_down(

@@ -113,6 +113,8 @@ class ScalingStatus(Status):
     panic_seen_at: datetime.datetime | None = None
     """When the short window last asked for so much."""
     last_scaled_at: datetime.datetime | None = None
+    kept_since: bool = False
+    """Since then the target was kept for once: so many replicas can do it."""
     last_active_at: datetime.datetime | None = None
     """When a request was last seen under way, or a sleeping replica was woken by one."""
     watched_since: datetime.datetime | None = None
@@ -122,8 +124,8 @@ class ScalingStatus(Status):
     peaks: list[Peak] = Field(default_factory=list)
     """Oldest first, descending: the highest wishes of `scaleDownDelay`."""
     capacity: float | None = None
-    """For p95: requests/s per replica at which the latency was last beyond the target while requests waited. Shrinking
-    stops short of it."""
+    """For concurrency and p95: requests/s per replica at which it had to grow in the last hour. Shrinking stops short
+    of it."""
     capacity_at: datetime.datetime | None = None
     capacity_revision: str | None = None
     day: datetime.date | None = None
