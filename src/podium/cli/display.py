@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 _STYLES = {
-    "green": ("Ready", "Promoted", "Normal", "ok", "created", "running", "intact"),
+    "green": ("Ready", "Promoted", "Normal", "ok", "created", "running", "intact", "Warm"),
     "yellow": (
         "Pending", "Progressing", "Preparing", "Starting", "Promoting", "Observing", "Draining", "Deleting",
-        "Paused", "Held", "Superseded", "Warning", "warn", "updated", "deleting",
+        "Paused", "Held", "Dormant", "Superseded", "Warning", "warn", "updated", "deleting",
     ),
     "red": ("Degraded", "Failed", "CrashLoop", "RollingBack", "RolledBack", "fail", "damaged", "not running"),
 }  # fmt: skip

@@ -48,7 +48,9 @@ class RulePlan:
     cascade: CascadePlan | None
     fallback: FallbackPlan | None
     timeout: float
-    """Seconds."""
+    """Seconds, the start of a replica that a request wakes included."""
+    waking: float
+    """Of that: how long such a start may take; 0 where nobody sleeps."""
     idempotent: bool
     max_body: int
     """Bytes."""
@@ -57,6 +59,12 @@ class RulePlan:
     """Deployments of the rule that nobody serves now, each with the reason."""
     salt: str = ""
     """Of the sticky key."""
+
+    @property
+    def nexts(self) -> tuple[tuple[Arm, ...], ...]:
+        """The arms of those that are asked after the rule's own, in their order."""
+        larger = () if self.cascade is None else (self.cascade.arms,)
+        return larger if self.fallback is None else (*larger, *self.fallback.stages)
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,7 @@ class RoutePlan:
         found: dict[str, Arm] = {}
         for rule in self.rules:
             found.update((arm.cluster, arm) for arm, _ in rule.shadows)
+            found.update((arm.cluster, arm) for stage in rule.nexts for arm in stage)
         return tuple(found.values())
 
     @property
@@ -108,11 +117,12 @@ def _rule(
     absent = {given: _why_absent(given, entries) for given in rule.deployments if not _live(entries, given)}
     cascade, fallback = None, None
     if rule.cascade is not None and rule.cascade.deployment not in absent:
-        cascade = CascadePlan(rule.cascade, entries[rule.cascade.deployment].live)
+        cascade = CascadePlan(rule.cascade, _next(entries[rule.cascade.deployment]))
     if rule.fallback is not None:
-        nexts = (entries[given].live for given in rule.fallback.deployments if given not in absent)
+        nexts = (_next(entries[given]) for given in rule.fallback.deployments if given not in absent)
         fallback = FallbackPlan(rule.fallback, tuple(nexts))
     served = [entries[given] for given in rule.deployments if given in entries]
+    waking = max((entry.waking for entry in served), default=0.0)
     answering = [variant.deployment for variant in rule.to if variant.deployment not in absent]
     words = "; ".join(
         f"{one.deployment}: {absent[one.deployment]}" for one in rule.to if one.deployment in absent
@@ -133,7 +143,10 @@ def _rule(
         shadows=shadows if alone is None or alone.shadow is None else (*shadows, alone.shadow),
         cascade=cascade,
         fallback=fallback,
-        timeout=timeout or max((entry.timeout for entry in served), default=30.0),
+        timeout=max((entry.timeout for entry in served), default=30.0)
+        if timeout is None
+        else timeout + waking,
+        waking=waking,
         idempotent=all(entry.idempotent for entry in served),
         max_body=max((entry.max_body for entry in served), default=16 * 2**20),
         unavailable="" if answering else words,
@@ -176,6 +189,11 @@ def _within(live: Sequence[Arm], width: int, *, from_end: bool) -> list[Slot]:
         divided.append((replace(arm, weight=0), upto - given))
         given = upto
     return divided
+
+
+def _next(entry: RouteEntry) -> tuple[Arm, ...]:
+    """Those that share the live traffic, with their weights, as the ones that are asked after others."""
+    return tuple(replace(arm, role="next") for arm in entry.live)
 
 
 def _live(entries: Mapping[str, RouteEntry], name: str) -> tuple[Arm, ...]:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from podium.gateway.render.rules import published_routes
 from podium.planning.route_test import arm_at, key_of, matches, tell
 from podium.planning.routes import RoutePlan, plan_published
 from podium.planning.routing import WHOLE, Arm, RouteEntry
@@ -206,3 +207,17 @@ def test_places_off_the_line_are_an_error() -> None:
     assert arm_at(made.rules[0].slots, WHOLE - 1).deployment == "a"
     with pytest.raises(ValueError, match="ends at"):
         arm_at(made.rules[0].slots, WHOLE)
+
+
+def test_what_sleeps_gets_the_time_to_start() -> None:
+    entries = {"a": entry("a", 100, timeout=40.0, waking=10.0), "b": entry("b", 100)}
+    both = to(("a", 50), ("b", 50))
+    assert (plan(both, entries=entries).rules[0].timeout, plan(both, entries=entries).rules[0].waking) == (
+        40.0,
+        10.0,
+    )
+    assert plan(both, entries=entries, timeout="2s").rules[0].timeout == 12.0
+    per_try = {"retries": {"perTryTimeout": "1s", "on": ["reset"]}}
+    for known, expected in ((entries, False), ({"a": entry("a", 100), "b": entry("b", 100)}, True)):
+        routes = published_routes(plan(both, entries=known, **per_try)).published
+        assert (b"per_try_timeout" in routes[0]) is expected

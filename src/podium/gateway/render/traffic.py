@@ -54,11 +54,13 @@ def with_traffic(route: dict[str, Any], plan: RoutePlan, rule: RulePlan) -> dict
         return made
     stages = stages_of(rule)
     cascading = rule.cascade if rule.slots else None
+    # A request that wakes a replica takes as long as its start: giving it up or asking twice would only lose it.
+    waiting = {"per_try_timeout": None} if rule.waking else {}
     repeats = attempts(
         stages,
         idempotent=rule.idempotent,
-        retries=plan.retries,
-        hedge=plan.hedge,
+        retries=plan.retries.model_copy(update=waiting) if plan.retries is not None else None,
+        hedge=None if rule.waking else plan.hedge,
         cascade=cascading.settings if cascading is not None else None,
         fallback=fallback if rule.fallback is not None and rule.fallback.stages else None,
     )
