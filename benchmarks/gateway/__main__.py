@@ -18,11 +18,13 @@ from benchmarks import report
 from benchmarks.gateway import generators
 from benchmarks.gateway.contestants import DIRECT, FULL, PLAIN, Cores, checked, started
 from benchmarks.gateway.envoys import folder
+from benchmarks.gateway.parts import CONNECTIONS, costs
 from benchmarks.gateway.real import replica_rows
-from benchmarks.gateway.rounds import Found, measured, part_rows, rows
+from benchmarks.gateway.rounds import Found, measured, rows
 
 LEAST_SHARE, MOST_ADDED_MS = 0.85, 0.35
-_PART_CONNECTIONS = 16
+_LOOKS = 3
+"""At each part of the chain, per round."""
 _MANY = 64
 
 
@@ -92,10 +94,12 @@ def measure(
                 met = all(goal["met"] for goal in goals)
             if parts:
                 compared = [one for one in field.contestants if one.name in (PLAIN, FULL)]
-                found = measured(generator, [*compared, *field.parts], [_PART_CONNECTIONS], **effort)
-                costs = part_rows(found, [compared[0], *field.parts], FULL, _PART_CONNECTIONS)
-                report.show(f"The chain without one part, {_PART_CONNECTIONS} connections", costs, console)
-                everything += costs
+                looks = _LOOKS * options.rounds
+                found_costs = costs(
+                    [*compared, *field.parts], FULL, cores.asking, looks=looks, say=status.update
+                )
+                report.show(f"The chain without one part, {CONNECTIONS} connections", found_costs, console)
+                everything += found_costs
         if "replica" in options.only:
             real = replica_rows(
                 cores, generator, status.update, rounds=options.rounds, seconds=options.seconds

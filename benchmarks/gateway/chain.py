@@ -29,6 +29,7 @@ from podium.gateway.settings import ACCESS, REVOKED, TOKENS, GatewaySettings
 
 ROUTE, ARMS, USERS = "churn", ("one", "two"), 256
 STICKY = "x-user"
+_SOME = ".ExtensionWithMatcher"
 _UNREACHED = {"requests": 1_000_000, "per": "1s"}
 _RECORD = "envoy.extensions.access_loggers.file.v3.FileAccessLog"
 _FIELDS = {
@@ -134,6 +135,9 @@ def cuts(config: dict[str, Any]) -> dict[str, Cut]:
             found[option] = _no_option(option)
     tokens = [name for name, _ in access.FILTERS.values()]
     found["all of the token's filters"] = _no_filter(*tokens, "podium.place")
+    found["all that runs for some requests only"] = _no_filter(
+        *(one["name"] for one in manager["http_filters"] if one["typed_config"]["@type"].endswith(_SOME))
+    )
     found["sticky key"] = _not_sticky
     found["all filters and the record"] = _bare
     return found

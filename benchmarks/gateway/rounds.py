@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import psutil
-
 from benchmarks.gateway.contestants import DIRECT, PLAIN, Contestant
 from benchmarks.gateway.generators import Figures, Generator, NothingAnswered
+from benchmarks.gateway.parts import processor_seconds
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,6 @@ class Found:
     def median(self, name: str, connections: int, key: str) -> float:
         """Over the rounds."""
         return statistics.median(float(getattr(run, key)) for run in self.runs[name, connections])
-
-    def least(self, name: str, connections: int) -> float:
-        """Of the processor times per request."""
-        return min(run.cpu_us for run in self.runs[name, connections])
 
     def against(self, name: str, other: str, connections: int, key: str, *, minus: bool = False) -> float:
         """Ratio (or difference) to another contestant within each round; the median over the rounds."""
@@ -63,10 +58,9 @@ def measured(
             # Turned around in every other round: nobody is always behind the same one.
             for one in contestants if turn % 2 == 0 else list(reversed(contestants)):
                 say(f"round {turn + 1} of {rounds}: {one.name}, {count} connections")
-                process = psutil.Process(one.pid)
-                before = _computed(process)
+                before = processor_seconds(one.pid)
                 figures = _asked(generator, one, count, seconds)
-                cpu = (_computed(process) - before) / figures.requests * 1e6
+                cpu = (processor_seconds(one.pid) - before) / figures.requests * 1e6
                 run = Run(figures.per_second, figures.p50_ms, figures.p99_ms, figures.busy, cpu)
                 found.runs.setdefault((one.name, count), []).append(run)
     return found
@@ -78,11 +72,6 @@ def _asked(generator: Generator, one: Contestant, connections: int, seconds: flo
         return generator.measure(one.asked, connections, seconds)
     except NothingAnswered:
         return generator.measure(one.asked, connections, seconds)
-
-
-def _computed(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
 
 
 def rows(found: Found, contestants: Sequence[Contestant], connections: Sequence[int]) -> list[dict[str, Any]]:
@@ -101,20 +90,3 @@ def rows(found: Found, contestants: Sequence[Contestant], connections: Sequence[
             row["rounds"] = [round(run.per_second) for run in found.runs[one.name, count]]
             made.append(row)
     return made
-
-
-def part_rows(
-    found: Found, parts: Sequence[Contestant], whole: str, connections: int
-) -> list[dict[str, Any]]:
-    """What each part of the chain costs: the chain without it against the whole, dearest first. Processor time is the
-    least of all rounds: what else the machine does can only add to it."""
-    made = [
-        {
-            "chain": one.name,
-            "requests_of_full": found.against(one.name, whole, connections, "per_second"),
-            "cpu_us": found.least(one.name, connections),
-            "cpu_us_saved": found.least(whole, connections) - found.least(one.name, connections),
-        }
-        for one in parts
-    ]
-    return sorted(made, key=lambda row: -row["cpu_us_saved"])
