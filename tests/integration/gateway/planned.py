@@ -28,7 +28,7 @@ def rule_route(
         slots=tuple((arm_of(name), WHOLE // len(slots)) for name in slots),
         shadows=tuple((arm_of(name, role="shadow"), share) for name, share in (shadows or {}).items()),
         cascade=_cascade(cascade, absent), fallback=_fallback(fallback, absent),
-        timeout=timeout, idempotent=idempotent, max_body=16 * 2**20, unavailable="", absent=(),
+        timeout=timeout, waking=0.0, idempotent=idempotent, max_body=16 * 2**20, unavailable="", absent=(),
     )  # fmt: skip
     kinds = {"retries": Retries, "hedge": Hedge, "limits": Limits}
     settings = {
@@ -49,7 +49,7 @@ def rule_route(
 def _cascade(wish: dict[str, Any] | None, absent: tuple[str, ...]) -> CascadePlan | None:
     if wish is None or wish["deployment"] in absent:
         return None
-    return CascadePlan(Cascade.model_validate(wish), (arm_of(wish["deployment"], weight=WHOLE),))
+    return CascadePlan(Cascade.model_validate(wish), (arm_of(wish["deployment"], role="next", weight=WHOLE),))
 
 
 def _fallback(wish: dict[str, Any] | None, absent: tuple[str, ...]) -> FallbackPlan | None:
@@ -57,4 +57,4 @@ def _fallback(wish: dict[str, Any] | None, absent: tuple[str, ...]) -> FallbackP
         return None
     settings = Fallback.model_validate(wish)
     served = [name for name in settings.deployments if name not in absent]
-    return FallbackPlan(settings, tuple((arm_of(name, weight=WHOLE),) for name in served))
+    return FallbackPlan(settings, tuple((arm_of(name, role="next", weight=WHOLE),) for name in served))

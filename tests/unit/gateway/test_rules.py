@@ -75,4 +75,4 @@ def test_what_was_written_is_read_back() -> None:
     assert clusters_of(made.routes) == {
         "default_a-00001_live", "default_b-00001_shadow", "default_c-00001_live",
     }  # fmt: skip
-    assert clusters_of(staged.routes) == {"default_a-00001_live", "default_d-00001_live"}
+    assert clusters_of(staged.routes) == {"default_a-00001_live", "default_d-00001_next"}

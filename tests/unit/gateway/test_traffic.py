@@ -26,18 +26,18 @@ def arm(name: str, weight: int = WHOLE, role: Any = "live") -> Arm:
     return Arm("default", f"{name}-00001", "1", role, weight, ("unix:/tmp/a.sock",))
 
 
-TO_BIG = CascadePlan(Cascade.model_validate({"deployment": "big"}), (arm("big"),))
+TO_BIG = CascadePlan(Cascade.model_validate({"deployment": "big"}), (arm("big", role="next"),))
 
 
 def to_next(*names: str, **wish: Any) -> FallbackPlan:
     settings = Fallback.model_validate({"deployments": list(names), **wish})
-    return FallbackPlan(settings, tuple((arm(name),) for name in names))
+    return FallbackPlan(settings, tuple((arm(name, role="next"),) for name in names))
 
 
 def rule(*slots: tuple[Arm, int], **changes: Any) -> RulePlan:
     given: dict[str, Any] = {
         "name": "0", "match": None, "sticky": None, "slots": slots, "shadows": (), "cascade": None, "fallback": None,
-        "timeout": 30.0, "idempotent": True, "max_body": 16 * 2**20, "unavailable": "", "absent": (),
+        "timeout": 30.0, "waking": 0.0, "idempotent": True, "max_body": 16 * 2**20, "unavailable": "", "absent": (),
     }  # fmt: skip
     return RulePlan(**(given | changes))
 
@@ -101,7 +101,9 @@ def test_who_is_asked_in_turn(
     policy = action["retry_policy"]
     assert (policy["num_retries"], policy["retry_on"]) == (len(groups) - 1, reasons)
     assert policy["refresh_cluster_on_retry"] is True
-    assert clusters_of(action) == {f"default_{name}-00001_live" for name in groups}
+    own = {arm.cluster for arm, _ in made.slots}
+    assert clusters_of(action) == own | {arm.cluster for stage in made.nexts for arm in stage}
+    assert all(name.endswith("_next") for name in clusters_of(action) - own)
 
 
 def test_arms_without_a_share_are_in_no_stage() -> None:
@@ -128,8 +130,8 @@ def test_who_stands_in_for_whom() -> None:
     assert (
         standing_in(rule(fallback=FallbackPlan(Fallback.model_validate({"answer": {"body": 1}}), ()))) is None
     )
-    assert standing_in(rule(cascade=TO_BIG)) == {"cluster": "default_big-00001_live"}
-    assert standing_in(rule(fallback=to_next("b", "c"))) == {"cluster": "default_b-00001_live"}
+    assert standing_in(rule(cascade=TO_BIG)) == {"cluster": "default_big-00001_next"}
+    assert standing_in(rule(fallback=to_next("b", "c"))) == {"cluster": "default_b-00001_next"}
     two = CascadePlan(TO_BIG.settings, (arm("big", 7000), arm("big2", 3000)))
     shares = standing_in(rule(cascade=two))["weighted_clusters"]["clusters"]  # type: ignore[index]
     assert [one["weight"] for one in shares] == [7000, 3000]
