@@ -29,6 +29,7 @@ ENVOY_COUNTERS = (
     "upstream_cx_none_healthy",
     "upstream_cx_connect_fail",
     "upstream_cx_destroy_remote_with_active_rq",
+    "retry.upstream_rq_2xx",
 )
 
 
@@ -106,9 +107,12 @@ def arm_counters(
         + count["upstream_cx_none_healthy"]
     )
     started = attempts - count["upstream_rq_retry"]
-    # A request that its client gave up stands in the attempts only: it was neither completed nor is it active.
+    # A request that its client gave up stands in the attempts only: it was neither completed nor is it active. So
+    # does one that a Route's fallback took to another Deployment, whose cluster counts the retry: that one failed here.
     resolved = started - count["upstream_rq_active"]
-    gave_up = resolved - count["upstream_rq_completed"]
+    # A good answer is retried in a cascade only, and by the larger Deployment: the small one was not sure, no more.
+    answered = count["upstream_rq_completed"] + count["retry.upstream_rq_2xx"]
+    gave_up = resolved - answered
     # Once per request: the final answer was a 5xx (a route timeout is a 504), or a retry saved it. The retry
     # counters by status count attempts, and one request that fails four times would be four bets.
     bad = count["upstream_rq_5xx"] + count["upstream_rq_retry_success"]

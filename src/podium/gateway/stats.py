@@ -26,6 +26,7 @@ COUNTERS = (
     "upstream_cx_none_healthy",
     "upstream_cx_connect_fail",
     "upstream_cx_destroy_remote_with_active_rq",
+    "retry.upstream_rq_2xx",
 )
 """What `podium.analysis` reads; a test compares the two. It is not imported, because the numerical libraries behind it
 would triple the time that an agent takes to be back."""

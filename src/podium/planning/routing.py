@@ -17,8 +17,9 @@ WHOLE = 10_000
 """Basis points of all live traffic."""
 
 
-Role = Literal["live", "preview", "direct", "shadow"]
-"""`shadow`: copies of requests, whose answers nobody gets."""
+Role = Literal["live", "preview", "direct", "shadow", "next"]
+"""`shadow`: copies of requests, whose answers nobody gets. `next`: requests that another Deployment was asked first, in
+a cascade or a fallback; its time is in theirs."""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from podium.gateway.envoy_process import LOG_LEVELS
 from podium.gateway.files import WatchedFiles
 from podium.gateway.render import access
 from podium.gateway.render.bootstrap import bootstrap
+from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import document, fragment
 from podium.gateway.render.listener import listener
 from podium.gateway.render.routes import EntryRoutes, route_table
@@ -174,3 +175,10 @@ def a_route(
     for part in parts:
         action |= part
     return {"match": {"prefix": path}, "route": action, **more}
+
+
+def clusters_for(replicas: Mapping[str, Upstream]) -> list[bytes]:
+    """Clusters of Deployments with one replica each, for those that are asked first and those that are asked next."""
+    return [
+        cluster(arm_of(name, one, role=role)) for name, one in replicas.items() for role in ("live", "next")
+    ]

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from podium.gateway.render.clusters import cluster
-from tests.integration.gateway.one_envoy import OneEnvoy, arm_of, live, one_envoy
+from tests.integration.gateway.one_envoy import OneEnvoy, arm_of, clusters_for, live, one_envoy
 from tests.integration.gateway.planned import rule_route
 from tests.integration.gateway.upstreams import Reply, Upstream, says, upstreams
 
@@ -52,8 +52,7 @@ def served() -> Iterator[tuple[OneEnvoy, dict[str, Upstream]]]:
             "begins": replicas.start("begins"),
             **{f"e{code}": replicas.start(f"e{code}", says({}, code)) for code in (400, 500, 502, 503)},
         }
-        clusters = [cluster(arm_of(name, replica)) for name, replica in made.items()]
-        yield envoy.start(ROUTES, [*clusters, cluster(arm_of("empty"))]), made
+        yield envoy.start(ROUTES, [*clusters_for(made), cluster(arm_of("empty"))]), made
 
 
 @pytest.mark.parametrize("failing", FAILING)
@@ -161,12 +160,16 @@ def test_retries_of_the_route_come_before_the_next_deployment(
     )
 
 
-def test_requests_count_at_who_answered(served: tuple[OneEnvoy, dict[str, Upstream]]) -> None:
+def test_live_counters_are_of_those_that_were_asked_first(
+    served: tuple[OneEnvoy, dict[str, Upstream]],
+) -> None:
     envoy, _ = served
-    name = f"cluster.{live('next')}.upstream_rq_completed"
-    before = envoy.stats(f"^{name}$").get(name, 0)
+    name = arm_of("next", role="next").cluster
+    before = envoy.stats(f"^cluster.{name}.upstream_rq_completed$")
     assert envoy.client.post("/next/dead", content=b"{}").status_code == 200
-    assert envoy.stats(f"^{name}$")[name] == before + 1
+    after = envoy.stats(f"^cluster.{name}.upstream_rq_completed$")
+    assert sum(after.values()) - sum(before.values()) == 1
+    assert not envoy.stats(f"^cluster.{live('next')}.upstream_rq_(total|retry)$")
 
 
 def test_a_call_of_grpc_gets_the_next_deployment_but_no_declared_answer(

@@ -41,8 +41,8 @@ class Site:
     small: Replica
     large: Replica
 
-    def counted(self, deployment: str, name: str) -> int:
-        return sum(self.envoy.stats(rf"^cluster\.default_{deployment}-00001_live\.{name}$").values())
+    def counted(self, cluster: str, name: str) -> int:
+        return sum(self.envoy.stats(rf"^cluster\.default_{cluster}\.{name}$").values())
 
 
 def replica_of(root: Path, name: str, estimator: Any) -> Version:
@@ -86,9 +86,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         entries = {"small": entry_of("small", small), "large": entry_of("large", large)}
         plan = plan_published(route, entries)
         routes = [json.loads(one) for one in published_routes(plan).published]
-        yield Site(
-            envoy.start(routes, [cluster(arm) for one in entries.values() for arm in one.live]), small, large
-        )
+        arms = [*entries["small"].live, *plan.own_arms]
+        yield Site(envoy.start(routes, [cluster(arm) for arm in arms]), small, large)
 
 
 def infer(rows: np.ndarray, **more: Any) -> dict[str, Any]:
@@ -106,8 +105,8 @@ def test_shares_and_answers_are_those_of_an_offline_calculation(site: Site) -> N
     wanted = np.where(sure, SMALL.predict(ROWS), LARGE.predict(ROWS))
     assert 0.2 < sure.mean() < 0.8, "the data has to tell the two apart"
     before = (
-        site.counted("large", "upstream_rq_completed"),
-        site.counted("small", r"retry\.upstream_rq_completed"),
+        site.counted("large-00001_next", "upstream_rq_completed"),
+        site.counted("small-00001_live", r"retry\.upstream_rq_completed"),
     )
     by, found = [], []
     for row in ROWS:
@@ -120,8 +119,8 @@ def test_shares_and_answers_are_those_of_an_offline_calculation(site: Site) -> N
     assert by == sure.tolist()
     assert found == wanted.tolist()
     handed_on = int((~sure).sum())
-    assert site.counted("large", "upstream_rq_completed") - before[0] == handed_on
-    assert site.counted("small", r"retry\.upstream_rq_completed") - before[1] == handed_on
+    assert site.counted("large-00001_next", "upstream_rq_completed") - before[0] == handed_on
+    assert site.counted("small-00001_live", r"retry\.upstream_rq_completed") - before[1] == handed_on
 
 
 def test_a_batch_is_handed_on_as_a_whole(site: Site) -> None:

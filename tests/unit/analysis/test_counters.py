@@ -44,6 +44,18 @@ RECORDED = {
         {"upstream_rq_total": 23, "upstream_rq_active": 3},
         Counters(started=23, resolved=20, gave_up=20),
     ),
+    "30 answers of a small model, 12 of them handed on to a larger one": (
+        {"upstream_rq_total": 30, "upstream_rq_completed": 18, "retry.upstream_rq_2xx": 12},
+        Counters(started=30, resolved=30),
+    ),
+    "5 x 500 and 5 without a connection, all answered by a fallback's Deployment": (
+        {
+            "upstream_rq_total": 5,
+            "upstream_rq_pending_failure_eject": 5,
+            "upstream_cx_connect_fail": 5,
+        },
+        Counters(started=10, resolved=10, gave_up=10, connect_failures=5),
+    ),
     "route timeout": (
         {
             "upstream_rq_total": 8,
