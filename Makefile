@@ -105,6 +105,7 @@ format: setup ## Format, and mend what the linter can mend by itself
 # --- benchmarks ------------------------------------------------------------------------------------------------
 
 .PHONY: bench-canary bench-rollback bench-availability bench-scale bench-concurrency bench-runtime bench-soak
+.PHONY: bench-gateway bench-users bench-routes bench-autoscaling bench-shadow
 bench-canary: setup ## False rollbacks and requests to detect, beside other rules (ARGS="--json FILE" as for every benchmark)
 bench-rollback: setup ## From the verdict to the last request that started on the bad revision
 bench-availability: setup ## Failed requests while things are rolled out, killed and upgraded
@@ -112,7 +113,13 @@ bench-scale: setup ## 1,000 Deployments: apply, memory, idle CPU, weight flips
 bench-concurrency: setup ## Many writers on one Deployment, two servers on one PostgreSQL
 
 bench-runtime: setup .venv-mlserver/.made ## The model server beside MLServer: requests/s, latencies (REST, gRPC, ONNX, 1 MB)
-bench-canary bench-rollback bench-availability bench-scale bench-concurrency bench-runtime:
+bench-gateway: setup ## What the gateway adds to a request, beside plain Envoy and Python proxies (ARGS="--quick")
+bench-users: setup ## 100,000 users of a sticky A/B at two gateways, before and after a change of shares
+bench-routes: setup ## 1,000 and 10,000 Deployments with Routes: configuration, loading, memory, changes
+bench-autoscaling: setup ## The autoscaler over recorded and made-up loads, with plots (simulated clock)
+bench-shadow: setup ## The champion's latency with and without a shadow
+bench-canary bench-rollback bench-availability bench-scale bench-concurrency bench-runtime \
+bench-gateway bench-users bench-routes bench-autoscaling bench-shadow:
 	@$(PY) -m benchmarks.$(@:bench-%=%) $(ARGS)
 
 .PHONY: bench-flavors
