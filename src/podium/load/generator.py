@@ -252,15 +252,14 @@ class Run:
 
     def _count(self, connection: Connection) -> None:
         now = self._last = time.perf_counter()
-        status = connection.status
-        sample = connection.finish()
         if self._counts(connection.started, now):
-            found = self.found
+            found, status = self.found, connection.status
             found.statuses[status] += 1
             found.received += connection.received
             self._recent.append(now - connection.started)
             if not 200 <= status < 300 and status not in found.samples:
-                found.samples[status] = sample.decode(errors="replace")
+                found.samples[status] = connection.sample()
+        connection.finish()
         if connection.closes:
             self._drop(connection)
             if self._plan.rate is None:

@@ -125,15 +125,18 @@ class Connection:
                 # A plain socket has said all it had; TLS may hold a further record that no poll shows.
                 return False
 
-    def finish(self) -> bytes:
-        """The beginning of the answer's body, for an error message; ready for the next request."""
-        sample = bytes(self._buffer[: _LONGEST_HEAD + _LONGEST_SAMPLE]).partition(b"\r\n\r\n")[2]
-        if self._end is not None:
+    def sample(self) -> str:
+        """The beginning of the answer's body, for an error message."""
+        body = bytes(self._buffer[: _LONGEST_HEAD + _LONGEST_SAMPLE]).partition(b"\r\n\r\n")[2]
+        return body[:_LONGEST_SAMPLE].decode(errors="replace")
+
+    def finish(self) -> None:
+        """Ready for the next request."""
+        if self._end is not None and self._end < len(self._buffer):
             del self._buffer[: self._end]
         else:
             self._buffer.clear()
         self.busy = False
-        return sample[:_LONGEST_SAMPLE]
 
     def close(self) -> None:
         """Without a farewell: at ten thousand connections nobody waits for one."""
