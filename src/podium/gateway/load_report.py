@@ -22,10 +22,12 @@ _SHARE = 20
 """A question that takes long is asked more rarely: at most a twentieth of the time goes into it."""
 _NAMED_IN_QUERY = 100
 _CLUSTER = r"[a-z][-a-z0-9]*_[a-z][-a-z0-9]*-[0-9]+_[a-z]+"
-_PARTS = re.compile(rf"cluster\.(?P<cluster>{_CLUSTER})\.(?P<stat>upstream_[a-z0-9_]+)")
+_PARTS = re.compile(rf"cluster\.(?P<cluster>{_CLUSTER})\.(?P<stat>(?:retry\.)?upstream_[a-z0-9_]+)")
 _ACTIVE, _PENDING, _ANSWERED = "upstream_rq_active", "upstream_rq_pending_active", "upstream_rq_completed"
+_HANDED_ON = "retry.upstream_rq_2xx"
+"""Answers of a small model in a cascade, in whose place a larger one answered: work done, and in no final count."""
 _ERRORS, _REFUSED, _TIME = "upstream_rq_5xx", "upstream_rq_429", "upstream_rq_time"
-_FIRST = (_ACTIVE, _PENDING, _ANSWERED)
+_FIRST = (_ACTIVE, _PENDING, _ANSWERED, _HANDED_ON)
 _SECOND = (*_FIRST, _ERRORS, _REFUSED, _TIME)
 
 
@@ -104,7 +106,7 @@ class LoadCounters:
             if (
                 before is None
                 or active
-                or (values.get(_ANSWERED, 0), active) != (before.answered, before.active)
+                or (_answered(values), active) != (before.answered, before.active)
             ):
                 changed.add(name)
         return set(found), changed | (lively & set(found))
@@ -119,7 +121,7 @@ class LoadCounters:
         values, bins = _values(stats), _bins(stats)
         return {
             name: _Counted(
-                answered=some.get(_ANSWERED, 0),
+                answered=_answered(some),
                 active=some.get(_ACTIVE, 0) + some.get(_PENDING, 0),
                 errors=some.get(_ERRORS, 0),
                 refused=some.get(_REFUSED, 0),
@@ -130,8 +132,13 @@ class LoadCounters:
         }
 
 
+def _answered(values: Mapping[str, int]) -> int:
+    return values.get(_ANSWERED, 0) + values.get(_HANDED_ON, 0)
+
+
 def _pattern(clusters: str, stats: Iterable[str]) -> str:
-    return rf"^cluster\.({clusters})\.({'|'.join(stats)})$"
+    names = "|".join(re.escape(name) for name in stats)
+    return rf"^cluster\.({clusters})\.({names})$"
 
 
 def _values(stats: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:

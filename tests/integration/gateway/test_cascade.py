@@ -1,11 +1,14 @@
 """A small model first and a larger one where it is not sure: a real Envoy; then real models against the same models
 asked without any server."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 
 import pytest
 
+from podium.gateway.admin import Admin
+from podium.gateway.load_report import LoadCounters
 from tests.integration.gateway.one_envoy import OneEnvoy, arm_of, clusters_for, live, one_envoy
 from tests.integration.gateway.planned import rule_route
 from tests.integration.gateway.upstreams import Reply, Request, Upstream, says, upstreams
@@ -82,6 +85,34 @@ def test_both_ask_under_one_request_id_and_both_are_counted(
     counts = envoy.stats(rf"^cluster.({live('small')}.retry|{larger}).upstream_rq_2xx$")
     assert counts[f"cluster.{live('small')}.retry.upstream_rq_2xx"] >= 1
     assert counts[f"cluster.{larger}.upstream_rq_2xx"] >= 1
+
+
+def test_what_the_small_model_hands_on_is_load_of_its_replicas(
+    served: tuple[OneEnvoy, dict[str, Upstream]],
+) -> None:
+    envoy, _ = served
+
+    async def requests() -> dict[str, int]:
+        admin = Admin(envoy.settings.layout.admin_socket)
+        try:
+            counters = LoadCounters(admin)
+            counters.delivered(await counters.read("e1"))
+            for number in range(8):
+                await asyncio.to_thread(ask, envoy, "/cascade", 0.1 if number < 5 else 0.9)
+            counters._due = 0.0
+            document = await counters.read("e1")
+        finally:
+            await admin.close()
+        assert document is not None
+        found: dict[str, list[int]] = {}
+        for one in document["clusters"]:
+            found.setdefault(f"{one['deployment']} {one['role']}", []).append(one["requests"])
+        # The last of a cluster's rows is now; one before it, or nothing, is where it began.
+        return {
+            name: counts[-1] - counts[0] if len(counts) > 1 else counts[-1] for name, counts in found.items()
+        }
+
+    assert asyncio.run(requests()) == {"small live": 8, "large next": 5}
 
 
 def test_only_the_gateway_asks(served: tuple[OneEnvoy, dict[str, Upstream]]) -> None:
