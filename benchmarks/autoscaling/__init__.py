@@ -1,0 +1,1 @@
+"""The autoscaler by simulation: `python -m benchmarks.autoscaling`."""
