@@ -59,6 +59,9 @@ class Hedge(Spec):
 
     `after` near the 95th percentile of the latency repeats one request in twenty. Not together with
     `retries.perTryTimeout`: there the slow attempt is given up, here it goes on.
+
+    In a rollout a request whose second attempt won counts as saved by a repeat, so as failed: Envoy does not tell the
+    two apart. Stable and candidate are hedged alike, but limits on the error rate alone have to leave room for it.
     """
 
     after: Annotated[Duration, Field(ge=0.001, le=600)]
