@@ -82,6 +82,12 @@ class Piece:
     weights: Mapping[str, int]
     routes: EntryRoutes
 
+    @property
+    def chosen_by_caller(self) -> bool:
+        """Whether who calls has a part in taking one of its routes, or in where it leads."""
+        routes = (*self.routes.pinned, *self.routes.main, *self.routes.published)
+        return any(access.chosen_by_caller(route) for route in routes)
+
 
 class Loader:
     """What is loaded in one Envoy. `adopt_files` first; then `load` and `load_access` as often as wanted."""
@@ -94,6 +100,8 @@ class Loader:
         self._good: dict[Key, Piece] = {}
         self._lingering: dict[str, tuple[bytes, float]] = {}
         self._configured = False
+        self._rules: access.AccessRules | None = None
+        self._choosing = False
         self._counted: dict[str, int] = {}
         self.refused: dict[Key, Refusal] = {}
         """Entries that are not loaded as wished, by Deployment."""
@@ -131,6 +139,7 @@ class Loader:
                 own = {name: known[name] for name in clusters_of(routes) if name in known}
                 shares = {name: share for name, share in split.items() if name.startswith(f"{prefix(*key)}.")}
                 self._good[key] = Piece(None, own, shares, routes)
+            self._choosing = any(piece.chosen_by_caller for piece in self._good.values())
         if self._settings.certificate is not None and self._files.version(CERTIFICATES) is None:
             from podium.gateway.certificates import read_certificate
 
@@ -156,17 +165,27 @@ class Loader:
                 changed[key] = None if wish is None else rendered(wish)
             except PodiumError as error:
                 self._refuse(key, wish, error.message)
+        await self._look_again(changed.values())
         await self._load_or_halve(changed)
         self._configured = True
+
+    async def _look_again(self, pieces: Iterable[Piece | None]) -> None:
+        """Before the first route that is chosen by the caller: Envoy has to look for routes when it knows who calls."""
+        if self._choosing or not any(piece and piece.chosen_by_caller for piece in pieces):
+            return
+        if self._rules is not None:
+            await self._put(TOKENS, access.tokens(self._rules, choosing=True))
+        self._choosing = True
 
     async def load_access(self, rules: access.AccessRules, workspaces: Iterable[str]) -> None:
         """Bring token rules into force. Raises RefusedByEnvoy (the rules before stay in force) or Unavailable."""
         for kind, content in (
-            (TOKENS, access.tokens(rules)),
+            (TOKENS, access.tokens(rules, choosing=self._choosing)),
             (REVOKED, access.revoked(rules)),
             (ACCESS, access.access(rules, workspaces)),
         ):
             await self._put(kind, content)
+        self._rules = rules
 
     async def load_certificate(self, found: "Certificate") -> None:
         """New connections get this one; open ones go on. Raises RefusedByEnvoy (the one before stays), Unavailable."""

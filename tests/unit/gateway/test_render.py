@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from podium.gateway.binary import find_binary
 from podium.gateway.fleet import Wish
 from podium.gateway.loader import Piece, rendered
-from podium.gateway.render.access import AccessRules, access, revoked, tokens
+from podium.gateway.render.access import AccessRules, access, chosen_by_caller, revoked, tokens
 from podium.gateway.render.bootstrap import bootstrap
 from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import document, fragment
@@ -197,6 +197,38 @@ def test_public_keys_only() -> None:
             AccessRules.parse(wrong)
 
 
+def test_a_second_look_for_routes_only_where_who_calls_decides() -> None:
+    match, action = {"path_separated_prefix": "/v2/models/x"}, {"cluster": "c"}
+    by_header = {"header": {"header_name": "x-podium-caller"}}
+    claims = {"filter": "envoy.filters.http.jwt_authn", "path": [{"key": "podium"}, {"key": "sub"}]}
+    limit = {"actions": [{"request_headers": {"header_name": "x-podium-caller", "descriptor_key": "c"}}]}
+    for route, chosen in (
+        ({"match": match, "route": action}, False),
+        # A limit by caller looks at the request, not for the route.
+        ({"match": match, "route": {**action, "rate_limits": [limit]}}, False),
+        ({"match": match, "route": {**action, "hash_policy": [by_header]}}, True),
+        ({"match": {**match, "dynamic_metadata": [claims]}, "direct_response": {"status": 404}}, True),
+    ):
+        assert chosen_by_caller(fragment(route)) is chosen
+    rules = AccessRules.parse({"jwks": JWKS, "issuer": "podium", "tokensRequired": True, "revoked": []})
+    assert b'"clear_route_cache":true' in tokens(rules, choosing=True).content
+    assert b'"clear_route_cache":true' not in tokens(rules, choosing=False).content
+
+
+def test_tokens_that_were_rotated_are_policies_of_their_own() -> None:
+    said = {"jwks": JWKS, "issuer": "podium", "tokensRequired": True, "revoked": ["a"]}
+    rules = AccessRules.parse({**said, "retiring": [{"id": "b", "at": "2030-01-02T03:04:05.6+01:00"}]})
+    config = json.loads(revoked(rules).content)["resources"][0]["typed_config"]["rules"]
+    assert config["action"] == "DENY"
+    assert set(config["policies"]) == {"revoked", "revoked since b"}
+    assert b'"timestamp_value":"2030-01-02T02:04:05Z"' in revoked(rules).content
+    # A server of before says nothing of it, and rules do not grow with scopes in use.
+    assert AccessRules.parse(said).retiring == ()
+    assert (
+        len(json.loads(access(rules, []).content)["resources"][0]["typed_config"]["rules"]["policies"]) == 5
+    )
+
+
 NAME = st.from_regex(r"[a-z]([-a-z0-9]{0,10}[a-z0-9])?", fullmatch=True)
 ENDPOINT = st.one_of(
     st.from_regex(r"unix:/[a-z0-9/._-]{1,60}", fullmatch=True),
@@ -244,7 +276,15 @@ def wishes(draw: st.DrawFn) -> Wish:
 )
 def test_envoy_takes_whatever_specs_allow(tmp_path: Path, found: list[Wish]) -> None:
     pieces = [rendered(wish) for wish in found]
-    rules = AccessRules.parse({"jwks": JWKS, "issuer": "podium", "tokensRequired": True, "revoked": ["x"]})
+    rules = AccessRules.parse(
+        {
+            "jwks": JWKS,
+            "issuer": "podium",
+            "tokensRequired": True,
+            "revoked": ["x"],
+            "retiring": [{"id": "y", "at": "2030-01-01T00:00:00Z"}],
+        }
+    )
     given_settings = GatewaySettings(home=tmp_path, name="g", server_url="http://s", port=1)
     table = json.loads(route_table((piece.routes for piece in pieces), configured=True, version="1").content)
     static = json.loads(listener(given_settings).content)["resources"][0]
