@@ -9,6 +9,7 @@ import pytest
 
 from podium.gateway.admin import Admin
 from podium.gateway.load_report import LoadCounters
+from podium.gateway.render.clusters import cluster
 from tests.integration.gateway.one_envoy import OneEnvoy, arm_of, clusters_for, live, one_envoy
 from tests.integration.gateway.planned import rule_route
 from tests.integration.gateway.upstreams import Reply, Request, Upstream, says, upstreams
@@ -39,6 +40,7 @@ ROUTES = [
     rule_route("/refused", "full", cascade=TO_LARGE),
     rule_route("/plain", "small"),
     rule_route("/two", "small", "small-b", cascade=TO_LARGE),
+    rule_route("/half", "small", cascade={**TO_LARGE, "deployment": "half"}),
 ]
 
 
@@ -48,13 +50,13 @@ def served() -> Iterator[tuple[OneEnvoy, dict[str, Upstream]]]:
         made = {
             "small": replicas.start("small", unsure_if_told),
             "small-b": replicas.start("small-b", says({"by": "small-b"}, x_podium_escalate="0.1")),
-            # Never sure: it is the last all the same.
             "large": replicas.start("large", says({"by": "large"})),
             "next": replicas.start("next", says({"by": "next"})),
             "full": replicas.start("full", says({}, 429, retry_after="1")),
             "dead": replicas.nobody("dead"),
         }
-        yield envoy.start(ROUTES, clusters_for(made)), made
+        half = cluster(arm_of("half", made["large"], made["dead"], role="next"))
+        yield envoy.start(ROUTES, [*clusters_for(made), half]), made
 
 
 def ask(envoy: OneEnvoy, path: str, sure: float, **headers: str) -> tuple[int, str | None]:
@@ -143,7 +145,16 @@ def test_when_one_of_them_cannot(
     assert ask(served[0], path, 0.1) == expected
 
 
-def test_a_larger_model_whose_answer_is_marked_is_the_last(
+def test_a_dead_replica_of_the_larger_model_is_not_felt(
+    served: tuple[OneEnvoy, dict[str, Upstream]],
+) -> None:
+    envoy, _ = served
+    assert {ask(envoy, "/half", 0.1) for _ in range(60)} == {(200, "large")}
+    name = arm_of("half", role="next").cluster
+    assert sum(envoy.stats(f"^cluster.{name}.upstream_cx_connect_fail$").values()) > 0
+
+
+def test_each_of_two_small_models_hands_on(
     served: tuple[OneEnvoy, dict[str, Upstream]],
 ) -> None:
     envoy, replicas = served
