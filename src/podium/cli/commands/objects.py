@@ -158,13 +158,23 @@ def _describe(document: dict[str, Any], events: Sequence[dict[str, Any]]) -> Non
             print(f"  {title[:-1]} {clean(key)}: {clean(value)}")
     for title in ("spec", "status"):
         print(f"{title.capitalize()}:")
-        print("\n".join(f"  {clean(line) if line.strip() else ''}" for line in _indented(document[title])))
+        print(
+            "\n".join(f"  {clean(line) if line.strip() else ''}" for line in _indented(said(document[title])))
+        )
     print("Events, newest first:" if events else "No events.")
     if events:
         print_table(
             ["AT", "TYPE", "REASON", "MESSAGE"],
             [[clock(e["at"]), e["type"], e["reason"], e["message"]] for e in events],
         )
+
+
+def said(value: Any) -> Any:
+    """Without what says nothing: null, empty text, empty lists and objects. `get -o yaml` has it whole."""
+    if isinstance(value, dict):
+        pruned = {key: said(item) for key, item in value.items()}
+        return {key: item for key, item in pruned.items() if item not in (None, "", [], {})}
+    return [said(item) for item in value] if isinstance(value, list) else value
 
 
 def _indented(value: Any) -> list[str]:
