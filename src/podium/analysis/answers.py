@@ -133,7 +133,7 @@ def _value(kind: ValueKind, value: object) -> Value:
             return value
         case "boolean", bool():
             return value
-        case "text", str() if len(value) <= _TEXT_CHARACTERS and "\x00" not in value:
+        case "text", str() if len(value) <= _TEXT_CHARACTERS:
             value.encode()
             return value
     raise ValueError("value")

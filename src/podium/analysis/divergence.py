@@ -29,6 +29,8 @@ from podium.resources.comparison import Comparison, DivergenceLimits, OutputComp
 
 Outcome = Literal["pass", "fail", "undecided"]
 _MOST_AHEAD = 1e8
+_LEAST = 1e-9
+"""Below it the beta function loses its digits, and nothing is worth knowing."""
 
 
 class Difference(NamedTuple):
@@ -101,6 +103,8 @@ def _lower(total: float, count: int, alpha: float) -> float:
     """The largest mean below which all are refuted."""
     needed = math.log(1.0 / alpha)
     low, high = 0.0, min(1.0, total / count)
+    if high < _LEAST:
+        return 0.0
     # Each round looks at 31 points at once and keeps one 32nd: after five the bound is known to 3e-8.
     for _ in range(5):
         points = np.linspace(low, high, 33)[1:-1]
