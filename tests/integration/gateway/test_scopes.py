@@ -1,6 +1,7 @@
 """Tokens with a scope: which deployments, which verbs, however the path is written. A real Envoy checks."""
 
 import datetime
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from tests.integration.gateway.conftest import Gateway, until
 from tests.integration.gateway.documents import World
+from tests.integration.gateway.load import Load
 from tests.integration.gateway.signing import Signer
 from tests.integration.gateway.test_access import TRICKS, _raw
 from tests.integration.gateway.wire_server import WireServer
@@ -108,6 +110,43 @@ def test_verbs(place: tuple[Gateway, Signer, WireServer]) -> None:
     assert status(gateway, "/v2/models/churn", scoped(signer, "default/churn", can=["*"])) == 403
 
 
+def test_calls_of_grpc(place: tuple[Gateway, Signer, WireServer]) -> None:
+    """What says which deployment a call is for is a header or the authority; which verb it is, its name."""
+    gateway, signer, _ = place
+
+    def refused(token: str, method: str, where: dict[str, str]) -> bool:
+        headers = {
+            "host": "gateway",
+            "content-type": "application/grpc",
+            "authorization": f"Bearer {token}",
+        } | where
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        # HTTP/1.1 is enough: what makes it a call is its type. One connection each, since the answer has trailers.
+        request = (
+            f"POST /inference.GRPCInferenceService/{method} HTTP/1.1\r\n{lines}content-length: 5\r\n\r\n"
+        )
+        with socket.create_connection(("127.0.0.1", gateway.port), timeout=20) as connection:
+            connection.sendall(request.encode() + bytes(5))
+            head = b""
+            while b"\r\n\r\n" not in head and (more := connection.recv(4096)):
+                head += more
+        return b"grpc-status: 7\r\n" in head
+
+    both = scoped(signer, "default/churn", "team/churn")
+    reads = scoped(signer, "default/churn", can=["metadata"])
+    asks = scoped(signer, "default/churn", can=["predict"])
+    for where in ({"podium-deployment": "churn"}, {"host": "churn.default.example:80"}):
+        for method in ("ModelInfer", "ModelMetadata", "ModelReady", "ServerLive"):
+            assert not refused(both, method, where)
+            assert refused(reads, method, where) is (method == "ModelInfer")
+            assert refused(asks, method, where) is (method != "ModelInfer")
+    for where in ({"podium-deployment": "fraud"}, {"host": "fraud"}, {"podium-deployment": "blue/churn"}):
+        assert refused(both, "ModelInfer", where)
+        assert refused(reads, "ModelMetadata", where)
+    assert not refused(both, "ModelInfer", {"podium-deployment": "team/churn"})
+    assert refused(asks, "ModelInfer", {"podium-deployment": "team/churn"})
+
+
 def test_claims_that_make_no_sense_open_nothing(place: tuple[Gateway, Signer, WireServer]) -> None:
     gateway, signer, _ = place
     for odd in (
@@ -181,6 +220,25 @@ def test_a_rotated_token_ends_at_its_time_without_server_and_agent(
     finally:
         server.start()
         gateway.start_agent()
+
+
+def test_rotation_under_load(place: tuple[Gateway, Signer, WireServer]) -> None:
+    """No request fails for whoever changes to the new token within the overlap."""
+    gateway, signer, server = place
+    old, new = signer.token(jti="under-load-1"), signer.token(jti="under-load-2")
+    begun, at = time.monotonic(), datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=8)
+    with Load(gateway.port, rate=200, headers=f"authorization: Bearer {old}\r\n") as before:
+        before.wait_more(50, 60)
+        server.access = signer.access() | {"retiring": [{"id": "under-load-1", "at": at.isoformat()}]}
+        with Load(gateway.port, rate=200, headers=f"authorization: Bearer {new}\r\n") as after:
+            after.wait_more(100, 60)
+            until(lambda: status(gateway, "/v2/models/churn", old) == 401, seconds=60)
+            after.wait_more(100, 60)
+    assert not after.failures, after.failures[:3]
+    # The clocks of Envoy and of this test are one, but it takes a request a moment to get there.
+    assert not [failure for failure in before.failures if failure[0] < begun + 6]
+    assert before.failures, "the old one has ended"
+    server.access = signer.access()
 
 
 def test_retiring_tokens_that_make_no_sense_change_nothing(
