@@ -29,6 +29,8 @@ from podium.gateway.settings import ACCESS, REVOKED, TOKENS, GatewaySettings
 
 ROUTE, ARMS, USERS = "churn", ("one", "two"), 256
 STICKY = "x-user"
+RECORD = "access record"
+_LOGS = {"podium.record": RECORD}
 _SOME = ".ExtensionWithMatcher"
 _UNREACHED = {"requests": 1_000_000, "per": "1s"}
 _RECORD = "envoy.extensions.access_loggers.file.v3.FileAccessLog"
@@ -128,8 +130,8 @@ def cuts(config: dict[str, Any]) -> dict[str, Cut]:
     manager = manager_of(own)
     filters = [one["name"] for one in manager["http_filters"] if not one["name"].endswith(".router")]
     found: dict[str, Cut] = {f"filter {name}": _no_filter(name) for name in filters}
-    if manager.get("access_log"):
-        found["access record"] = lambda given: given.pop("access_log")
+    for one in manager.get("access_log", []):
+        found[_LOGS.get(one["name"], one["name"])] = _no_log(one["name"])
     for option in ("early_header_mutation_extensions", "local_reply_config"):
         if option in manager:
             found[option] = _no_option(option)
@@ -139,7 +141,7 @@ def cuts(config: dict[str, Any]) -> dict[str, Cut]:
         *(one["name"] for one in manager["http_filters"] if one["typed_config"]["@type"].endswith(_SOME))
     )
     found["sticky key"] = _not_sticky
-    found["all filters and the record"] = _bare
+    found["all filters, records and counters"] = _bare
     return found
 
 
@@ -147,6 +149,13 @@ def _no_filter(*names: str) -> Cut:
     def cut(manager: dict[str, Any]) -> None:
         left = [one for one in manager["http_filters"] if one["name"] not in names]
         manager["http_filters"] = left
+
+    return cut
+
+
+def _no_log(name: str) -> Cut:
+    def cut(manager: dict[str, Any]) -> None:
+        manager["access_log"] = [one for one in manager["access_log"] if one["name"] != name]
 
     return cut
 

@@ -115,8 +115,8 @@ def _chains(
 
     cuts = chain.cuts(made.config)
     whole = [
-        start(FULL, nothing), start(QUIET, cuts["access record"]),
-        start(DEPLOYMENT, cuts["access record"], path=chain.ARMS[0]),
+        start(FULL, nothing), start(QUIET, cuts[chain.RECORD]),
+        start(DEPLOYMENT, cuts[chain.RECORD], path=chain.ARMS[0]),
     ]  # fmt: skip
     others = []
     if parts:
