@@ -2,7 +2,7 @@
 what the autoscaler decides, in the same pass."""
 
 import datetime
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from podium.control.loop import now
 from podium.control.scaling import Autoscaler
@@ -14,7 +14,17 @@ from podium.resources.kinds import DRAIN, AnyResource, Deployment, Revision, Rol
 from podium.resources.revision import RevisionStatus
 from podium.resources.rollout import RolloutStatus
 from podium.resources.shape import Metadata, OwnerReference, Resource, Spec, Status
-from podium.store import Actor, Apply, Lease, Store
+from podium.store import Actor, Apply, Lease, Read, Store
+
+
+@dataclass(frozen=True)
+class _Passed:
+    """A pass that changed nothing: what it saw, and when a timer of its own would change something."""
+
+    newest: tuple[tuple[int, int], int | None]
+    deployment: Deployment
+    world: World
+    next_at: datetime.datetime | None
 
 
 class DeploymentReconciler:
@@ -26,12 +36,16 @@ class DeploymentReconciler:
         self._store = store
         self._wheel = runtime_wheel
         self._scaler = Autoscaler(store)
+        self._passed: dict[str, _Passed] = {}
         self._actor = Actor("deployment-reconciler", "system")
 
     def reconcile(self, lease: Lease) -> None:
         """Reads and writes inside the one transaction, but for what the gateways counted: nothing here talks to the
         world outside the database."""
         seen = self._scaler.look(lease, now())
+        if seen is not None and self._only_looked(lease, seen):
+            return
+        self._passed.pop(lease.uid, None)
         with self._store.apply(lease, self._actor) as tx:
             deployment = tx.by_uid(lease.uid)
             if deployment is None:
@@ -43,7 +57,30 @@ class DeploymentReconciler:
             if scaled:
                 outcome = replace(outcome, events=(*outcome.events, ("Normal", "Scaled", scaled)))
             self._write(tx, deployment, world, outcome)
+            newest = _newest(tx, lease.uid, deployment)
             tx.finish(min((at for at in (outcome.next_at, look_at) if at is not None), default=None))
+        nothing = Outcome(status=deployment.status, next_at=outcome.next_at)
+        settled = world.version is not None and wish.status == deployment.status and outcome == nothing
+        if seen is not None and settled:
+            # A pass over all of it changed nothing: until something is new, only the load can change anything.
+            self._passed[lease.uid] = _Passed(newest, deployment, world, outcome.next_at)
+
+    def _only_looked(self, lease: Lease, seen: LoadSeen) -> bool:
+        """The autoscaler's look every few seconds, where nothing else is new and it changes nothing: without a write,
+        and without reading all revisions and rollouts again."""
+        passed, at = self._passed.get(lease.uid), now()
+        if passed is None or (passed.next_at is not None and passed.next_at <= at):
+            return False
+        with self._store.read() as tx:
+            newest = _newest(tx, lease.uid, passed.deployment)
+        if newest != passed.newest:
+            return False
+        decision = self._scaler.decide(passed.deployment, replace(passed.world, now=at), seen, quietly=True)
+        if decision is None:
+            return False
+        times = [time for time in (decision.look_at, passed.next_at) if time is not None]
+        self._store.release(lease, min(times), attempts=0)
+        return True
 
     def _scaled(
         self, deployment: Deployment, world: World, seen: LoadSeen | None
@@ -106,6 +143,12 @@ class DeploymentReconciler:
 
 
 def _wished(revision: Revision, outcome: Outcome) -> RevisionStatus:
+def _newest(tx: Read, uid: str, deployment: Deployment) -> tuple[tuple[int, int], int | None]:
+    """What changes with the Deployment, with what it owns, and with its model's versions and aliases."""
+    model = tx.find("Model", deployment.metadata.workspace, deployment.spec.model.name)
+    return tx.newest_change(uid), model.metadata.resource_version if model is not None else None
+
+
     """Its status with what it is to run."""
     name, status = revision.metadata.name, revision.status
     wish: RevisionStatus = status.model_copy(
