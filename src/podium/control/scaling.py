@@ -68,9 +68,12 @@ class Autoscaler:
             silent=_silent(known, fresh.keys()),
         )
 
-    def decide(self, deployment: Deployment, world: World, seen: LoadSeen) -> ScalingDecision | None:
+    def decide(
+        self, deployment: Deployment, world: World, seen: LoadSeen, *, quietly: bool = False
+    ) -> ScalingDecision | None:
         """What follows; None if the Deployment has meanwhile lost its scaling. The status in it is the one to be
-        written, which is the one that is there where nothing is worth a commit."""
+        written, which is the one that is there where nothing is worth a commit. quietly: None where something is, and
+        then nothing is remembered of this look."""
         scaling, written = deployment.spec.scaling, deployment.status.scaling
         if scaling is None:
             return None
@@ -83,6 +86,8 @@ class Autoscaler:
         decision = decide(scaling, before, seen, _replicas(deployment, world), world.now)
         worth = written is None or _worth_writing(written, decision, world.now)
         answer = decision if worth else replace(decision, status=written or decision.status)
+        if worth and quietly:
+            return None
         with self._lock:
             self._kept[deployment.uid] = _Kept(answer.status, decision.status)
         return answer

@@ -55,6 +55,11 @@ class Read:
         """The object with this uid, of any kind, or None."""
         return resources.by_uid(self._connection, uid)
 
+    def newest_change(self, uid: str) -> tuple[int, int]:
+        """The resourceVersion of what changed last, of the object and all that it owns, and how many these are. Parses
+        nothing: for who only wants to know whether anything is new."""
+        return resources.newest_change(self._connection, uid)
+
     def list(
         self,
         kind: str,

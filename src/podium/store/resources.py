@@ -6,7 +6,7 @@ Called by `read` and `write`; calls `selectors` and `pages`.
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, or_, select, tuple_, update
 
 from podium.resources.errors import NotFound
 from podium.resources.kinds import KINDS, AnyResource, Kind
@@ -16,6 +16,9 @@ from podium.store.tables import resources as table
 
 # Built once: SQLAlchemy takes longer to put such a statement together than SQLite to run it.
 _BY_UID = select(table).where(table.c.uid == bindparam("uid"))
+_NEWEST = select(func.max(table.c.resource_version), func.count()).where(
+    or_(table.c.uid == bindparam("uid"), table.c.owner_uid == bindparam("uid"))
+)
 _BY_NAME = select(table).where(
     table.c.kind == bindparam("kind"),
     table.c.workspace == bindparam("workspace"),
@@ -104,6 +107,12 @@ def by_uid(connection: Connection, uid: str) -> AnyResource | None:
     """The object with this uid, or None."""
     row = connection.execute(_BY_UID, {"uid": uid}).one_or_none()
     return None if row is None else from_row(row)
+
+
+def newest_change(connection: Connection, uid: str) -> tuple[int, int]:
+    """The newest resourceVersion of an object and all that it owns, and how many these are."""
+    newest, count = connection.execute(_NEWEST, {"uid": uid}).one()
+    return newest or 0, count
 
 
 def missing(kind: Kind, workspace: str, name: str) -> NotFound:

@@ -96,6 +96,27 @@ def test_looks_that_change_nothing_commit_nothing(plant: Any) -> None:
     assert plant.store.current_version() == version
 
 
+def test_a_look_that_changes_nothing_reads_the_whole_world_only_when_something_is_new(plant: Any) -> None:
+    serve(plant)
+    for _ in range(3):
+        look(plant)
+    reconciler = plant.reconcilers["Deployment"]
+    uid = plant.get("Deployment", "churn").uid
+    known = reconciler._passed[uid]
+    look(plant)
+    assert reconciler._passed[uid] is known
+    with plant.store.write(USER) as tx:
+        tx.set_alias("default", "churn", "champion", "2")
+    look(plant)
+    assert reconciler._passed.get(uid) is not known, "an alias of its model has moved"
+    count(plant, 7)
+    look(plant)
+    assert wanted(plant) == 4
+    plant.apply(model={"name": "churn", "version": "2"}, scaling=WISH)
+    plant.settle()
+    assert plant.get("Deployment", "churn").status.rollout == "churn-2"
+
+
 def test_a_restarted_server_shrinks_nothing_at_once(plant: Any) -> None:
     serve(plant, scaleDownDelay="0s")
     count(plant, 12)
