@@ -142,13 +142,13 @@ class DeploymentReconciler:
         tx.audit("rollout.superseded", rollout, words)
 
 
-def _wished(revision: Revision, outcome: Outcome) -> RevisionStatus:
 def _newest(tx: Read, uid: str, deployment: Deployment) -> tuple[tuple[int, int], int | None]:
     """What changes with the Deployment, with what it owns, and with its model's versions and aliases."""
     model = tx.find("Model", deployment.metadata.workspace, deployment.spec.model.name)
     return tx.newest_change(uid), model.metadata.resource_version if model is not None else None
 
 
+def _wished(revision: Revision, outcome: Outcome) -> RevisionStatus:
     """Its status with what it is to run."""
     name, status = revision.metadata.name, revision.status
     wish: RevisionStatus = status.model_copy(
