@@ -18,6 +18,9 @@ from podium.resources.errors import InvalidInput, Issue
 _MONTH = 30 * 86400
 _SILENT_SECONDS = 5.0
 """As the server has it: docs/gateway.md."""
+_GATEWAY_TLS = {"PODIUM_GATEWAY_TLS_CERT": "PODIUM_TLS_CERT", "PODIUM_GATEWAY_TLS_KEY": "PODIUM_TLS_KEY"}
+_API_TLS = {"PODIUM_API_TLS_CERT": "PODIUM_TLS_CERT", "PODIUM_API_TLS_KEY": "PODIUM_TLS_KEY"}
+"""Certificates: the part's own, else the one for both."""
 
 
 def build() -> typer.Typer:
@@ -51,10 +54,9 @@ def run(
     place = (folder or home_folder() / "gateways" / name).absolute()
     with session.client() as client:
         server = urlsplit(client.connection.url)
-        if server.scheme != "http" or server.path:
-            raise InvalidInput(
-                Issue("--url", f"expected http://host:port to follow the server, got {client.connection.url}")
-            )
+        told = _told(name, secure=server.scheme == "https")
+        if server.path:
+            raise InvalidInput(Issue("--url", f"expected http://host:port, got {client.connection.url}"))
         token_file = place / "gateway.token"
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not token_file.exists():
@@ -63,16 +65,33 @@ def run(
             with os.fdopen(handle, "w") as file:
                 file.write(issued.token)
     port = port or _free_port(host)
-    note(f"gateway {name}: http://{f'[{host}]' if ':' in host else host}:{port}, files in {place}")
+    scheme = "https" if "PODIUM_GATEWAY_TLS_CERT" in told else "http"
+    note(f"gateway {name}: {scheme}://{f'[{host}]' if ':' in host else host}:{port}, files in {place}")
     sys.stdout.flush()
-    # Nothing of the caller's own: what this gateway is told stands on its command line.
+    # Nothing else of the caller's own: this gateway has a home, a port and a token of its own.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PODIUM_")}
     arguments = [
         "--home", str(place), "--api-host", server.hostname or "127.0.0.1", "--api-port", str(server.port or 80),
         "--gateway-host", host, "--gateway-port", str(port),
     ]  # fmt: skip
     command_line = [sys.executable, "-m", "podium.app", "gateway", *arguments]
-    os.execve(sys.executable, command_line, environment | {"PODIUM_GATEWAY_NAME": name})  # noqa: S606 - no shell
+    os.execve(sys.executable, command_line, environment | told)  # noqa: S606 - no shell
+
+
+def _told(name: str, *, secure: bool) -> dict[str, str]:
+    """What of the environment is this gateway's: its name, and certificates as for `podium up`."""
+    told = {"PODIUM_GATEWAY_NAME": name}
+    if port := os.environ.get("PODIUM_GATEWAY_METRICS_PORT"):
+        told["PODIUM_GATEWAY_METRICS_PORT"] = port
+    for variable, both in {**_GATEWAY_TLS, **(_API_TLS if secure else {})}.items():
+        if found := os.environ.get(variable) or os.environ.get(both):
+            told[variable] = found
+    if secure and "PODIUM_API_TLS_CERT" not in told:
+        raise InvalidInput(
+            Issue("--url", "the server speaks TLS: its certificate is needed to follow it"),
+            next_step="set PODIUM_API_TLS_CERT and PODIUM_API_TLS_KEY as for the server",
+        )
+    return told
 
 
 def _free_port(host: str) -> int:
