@@ -103,11 +103,7 @@ class LoadCounters:
         for name, values in found.items():
             active = values.get(_ACTIVE, 0) + values.get(_PENDING, 0)
             before = known.get(name)
-            if (
-                before is None
-                or active
-                or (_answered(values), active) != (before.answered, before.active)
-            ):
+            if before is None or active or (_answered(values), active) != (before.answered, before.active):
                 changed.add(name)
         return set(found), changed | (lively & set(found))
 
