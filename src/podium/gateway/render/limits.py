@@ -1,8 +1,9 @@
 """How many requests a route lets through, as a filter that counts in this Envoy. Called by `rules` and `listener`.
 
-One bucket for all and one per caller, shared by all of Envoy's threads, in the order: caller, then all; for each rule of a
-Route by itself (two for one that is sticky by a cookie: with the cookie and without). Each gateway counts for itself, and
-a change of the route table fills every bucket: Envoy makes the limits of all routes anew then.
+One bucket for all and one per caller, shared by all of Envoy's threads, in the order: caller, then all. Each rule of a
+Route has its own (two, if it is sticky by a cookie: with the cookie and without), and each gateway counts for itself. A
+change of the route table fills every bucket: Envoy makes the limits of all routes anew then.
+
 What is turned away is answered 429 here and reaches no cluster, so no error count and no canary sees it; it is counted
 as `limit.WORKSPACE_ROUTE.http_local_rate_limit.rate_limited`.
 """
