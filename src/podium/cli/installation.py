@@ -132,12 +132,14 @@ def ask(
     headers: Mapping[str, str] | None = None,
     *,
     home: Path | None = None,
+    ca_file: Path | None = None,
 ) -> Answer:
     """One GET, never through a proxy. Does not raise, whatever an address does or does not answer. `home`: of the
-    installation whose address it may be; else PODIUM_HOME's."""
+    installation whose address it may be; else PODIUM_HOME's. `ca_file`: as `--ca-file`; else PODIUM_CA_FILE."""
     parts = urllib.parse.urlsplit(url)
     try:
-        connection = _connection(url, home or home_folder(), timeout)
+        signers = ca_file or os.environ.get("PODIUM_CA_FILE")
+        connection = _connection(url, home or home_folder(), Path(signers) if signers else None, timeout)
         try:
             connection.request(
                 "GET", parts.path.rstrip("/") + path, headers={**(headers or {}), "connection": "close"}
@@ -155,14 +157,13 @@ def ask(
     return Answer(response.status, body if isinstance(body, dict) else {})
 
 
-def _connection(url: str, home: Path, timeout: float) -> http.client.HTTPConnection:
+def _connection(url: str, home: Path, ca_file: Path | None, timeout: float) -> http.client.HTTPConnection:
     parts = urllib.parse.urlsplit(url)
     if parts.scheme != "https":
         return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
     from podium.client.trust import authorities, own_certificate
 
-    ca_file = os.environ.get("PODIUM_CA_FILE")
-    context = authorities(Path(ca_file)) if ca_file else own_certificate(url, home)
+    context = authorities(ca_file) if ca_file else own_certificate(url, home)
     return http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=timeout, context=context)
 
 

@@ -54,8 +54,8 @@ def collect(session: Session, installation: Installation) -> Overview:
     gateway = (
         str(found["gateway"]) if not remote and found.get("gateway") else os.environ.get("PODIUM_GATEWAY_URL")
     )
-    server = ask(url, "/readyz") if url else Answer(0, {})
-    gateway_answer = ask(gateway, "/v2/health/ready") if gateway else Answer(0, {})
+    server = ask(url, "/readyz", ca_file=session.ca_file) if url else Answer(0, {})
+    gateway_answer = ask(gateway, "/v2/health/ready", ca_file=session.ca_file) if gateway else Answer(0, {})
     gateways: Sequence[dict[str, Any]] = ()
     deployments: list[dict[str, Any]] = []
     problems: list[str] = []

@@ -88,6 +88,9 @@ def _refused_connection(error: PodiumError) -> str | None:
     cause = error.__cause__
     if not isinstance(error, Unavailable) or type(cause).__name__ != "ConnectError":
         return None
+    if "CERTIFICATE" in str(cause):
+        # Somebody does listen, with a certificate that is not taken.
+        return None
     url = getattr(getattr(cause, "request", None), "url", None)
     if url is None or url.host not in ("127.0.0.1", "localhost", "::1"):
         return None

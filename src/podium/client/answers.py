@@ -61,6 +61,16 @@ def unreachable(url: str, error: httpx.HTTPError) -> Unavailable:
             f"{url} did not answer in time", next_step="try again, or give it a longer timeout"
         )
     reason = str(error) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in reason:
+        # It runs, so neither starting it nor waiting for it would help.
+        why = (
+            reason.partition("verify failed: ")[2].partition(" (_ssl")[0]
+            or "it was not signed by anyone known"
+        )
+        return Unavailable(
+            f"the certificate of {url} is not taken: {why}",
+            next_step="name who signed it with --ca-file or PODIUM_CA_FILE",
+        )
     return Unavailable(
         f"{url} does not answer: {reason}", next_step="podium status; podium up starts it here"
     )

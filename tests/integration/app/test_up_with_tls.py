@@ -43,7 +43,6 @@ class Up:
         for name in [name for name in os.environ if name.startswith("PODIUM_")]:
             monkeypatch.delenv(name)
         monkeypatch.setenv("PODIUM_HOME", str(self.home))
-        self.supervisor: subprocess.Popen[bytes] | None = None
 
     def app(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -54,13 +53,18 @@ class Up:
     def flags(self) -> list[str]:
         return ["--tls-cert", str(self.files.chain), "--tls-key", str(self.files.key)]
 
-    def start(self) -> None:
-        ports = ["--api-port", "0", "--gateway-port", "0"]
-        self.supervisor = subprocess.Popen(
-            [sys.executable, "-m", "podium.app", "up", "--home", self.home, *ports, *self.flags()],
-            env=self.environment, start_new_session=True, stderr=subprocess.DEVNULL,
+    def cli(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "podium.cli", *arguments],
+            env={**self.environment, "PODIUM_HOME": str(self.home)}, capture_output=True, text=True, check=False,
+            timeout=180,
         )  # fmt: skip
-        until(lambda: (self.home / "admin.token").exists())
+
+    def start(self) -> None:
+        """Returns when both parts have answered over TLS."""
+        ports = ["--api-port", "0", "--gateway-port", "0"]
+        done = self.cli("up", "--detach", "--timeout", "150s", *ports, *self.flags())
+        assert done.returncode == 0, done.stderr
 
     def pid(self, name: str) -> int | None:
         found: dict[str, int | None] = json.loads(self.app("ps", "--json").stdout)["processes"]
@@ -68,9 +72,6 @@ class Up:
 
     def close(self) -> None:
         self.app("down")
-        if self.supervisor is not None and self.supervisor.poll() is None:
-            self.supervisor.kill()
-            self.supervisor.wait(20)
         shutil.rmtree(self.folder)
 
 
@@ -111,15 +112,23 @@ def test_every_way_speaks_tls_and_knows_a_renewed_certificate(up: Up) -> None:
         before = until(lambda: seen_at(client))
         until(lambda: seen_at(client) != before)
         token = client.connection.token
-    # Others go by who signed it: here by another name than is in it, so first one with the right name.
+    assert until(lambda: up.cli("status").returncode == 0)
+    # Others go by who signed it, and by its names: so first one with the right name.
     renewed = up.authority.issue()
     renewed.write(up.folder)
     until(lambda: {serial(known["apiPort"]), serial(known["gatewayPort"])} == {renewed.serial})
     url = f"https://localhost:{known['apiPort']}"
     with Client(url=url, token=token, ca_file=up.authority.file) as client:
         assert client.ready()
-    with Client(url=url, token=token) as stranger, pytest.raises(Unavailable, match=r"(?i)certificate"):
+    with Client(url=url, token=token) as stranger, pytest.raises(Unavailable, match="is not taken: .*certificate"):
         stranger.ready()
+    elsewhere = ["models", "--url", url]
+    up.environment["PODIUM_TOKEN"] = str(token)
+    assert up.cli("get", *elsewhere, "--ca-file", str(up.authority.file)).returncode == 0
+    refused = up.cli("get", *elsewhere)
+    assert refused.returncode == 1
+    assert f"the certificate of {url} is not taken" in refused.stderr
+    assert "--ca-file" in refused.stderr
     with pytest.raises(InvalidInput) as caught:
         Client(url=url, token=token, ca_file=up.files.key)
     assert caught.value.issues[0].field == "ca_file"

@@ -164,6 +164,7 @@ def metadata(client: "Client", deployment: str, workspace: str) -> dict[str, Any
         f"{prefix}/v2/models/{quote(deployment, safe='')}",
         timeout=30,
         headers=client.connection.headers,
+        ca_file=client.connection.ca_file,
     )
     if not answer.ok:
         words = str(
