@@ -22,7 +22,7 @@ from podium.planning.load import WindowLoad
 from podium.resources.kinds import Deployment
 from podium.resources.scaling import Peak, Scaling, ScalingStatus
 
-_GAP = datetime.timedelta(seconds=15)
+_GAP = datetime.timedelta(seconds=45)
 """Who has not looked for longer has not seen what happened meanwhile."""
 _LEAST_STEP = 4
 """Replicas that may always be added in one step; else as many as there are. (Kubernetes' HPA has the same two.)"""
@@ -34,6 +34,8 @@ _MARGIN = 0.9
 _CAPACITY_KEPT = datetime.timedelta(hours=1)
 _MOST_PEAKS = 20
 _BUSY_LOOK, _QUIET_LOOK = datetime.timedelta(seconds=2), datetime.timedelta(seconds=5)
+_IDLE_LOOK = datetime.timedelta(seconds=30)
+"""Where nothing runs that could go. The first request wakes the Deployment: a report with its counters does."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +130,14 @@ def decide(
     wanted, limited = _ceiling(scaling, status, (wanted, limited))
     wanted = scaling.within(max(wanted, 1) if replicas.moving else wanted)
     status = status.model_copy(update={"measured": wish.measured})
-    return _decision(status, load, before, (wanted, reason, limited), now)
+    return _decision(status, load, before, scaling.min, (wanted, reason, limited), now)
 
 
 def _decision(
     status: ScalingStatus,
     load: LoadSeen,
     before: int,
+    least: int,
     outcome: tuple[int, str, str],
     now: datetime.datetime,
 ) -> ScalingDecision:
@@ -150,7 +153,9 @@ def _decision(
         update |= {"last_scaled_at": now, "kept_since": False}
         scaled = f"{before} -> {wanted}: {reason}{f' ({limited})' if limited else ''}"
     busy = load.stable.requests > 0 or load.stable.concurrency > 0 or status.panic_since is not None
-    look = _BUSY_LOOK if busy or wanted != before else _QUIET_LOOK
+    look = _QUIET_LOOK if wanted > least else _IDLE_LOOK
+    if busy or wanted != before:
+        look = _BUSY_LOOK
     return ScalingDecision(status.model_copy(update=update), now + look, scaled)
 
 

@@ -85,6 +85,19 @@ def test_rates_latencies_replicas_and_weights(served: ApiServer) -> None:
     }  # fmt: skip
 
 
+def test_requests_after_a_quiet_time_wake_who_scales(served: ApiServer) -> None:
+    store = served.store
+    for lease in store.claim("w", kinds=["Deployment"], limit=9, lease_seconds=60, now=store._now()):
+        store.release(lease, None)
+    report(served, counted("churn-00001", 1, age=2), counted("churn-00001", 5), counted("quiet-00001", 5))
+    assert store.next_due(["Deployment"]) is None, "it does not scale; or it was not quiet"
+    report(
+        served, counted("quiet-00001", 5, age=2), counted("quiet-00001", 6), counted("gone-00001", 1, age=2)
+    )
+    (lease,) = store.claim("w", kinds=["Deployment"], limit=9, lease_seconds=60, now=store._now())
+    assert lease.name == "quiet"
+
+
 def test_everybody_sees_their_own_workspaces(served: ApiServer) -> None:
     everything = served.http().get("/api/v1/traffic").json()["items"]
     assert [(one["workspace"], one["deployment"]) for one in everything] == [

@@ -170,9 +170,21 @@ def test_nothing_shrinks_before_a_whole_window_was_seen_nor_after_a_gap() -> Non
     assert play.status.desired < 8
     again = Played(scaling(scaleDownDelay="0s"), 8)
     again.for_seconds(58, load(16))
-    again.look(load(1), after=30)
+    again.look(load(1), after=60)
     assert again.for_seconds(56, load(1)) == 8, "a server that was away has to see a window of its own"
     assert again.for_seconds(10, load(1)) < 8
+
+
+def test_it_looks_often_where_something_is_under_way_and_rarely_where_nothing_can_change() -> None:
+    play = Played(scaling(scaleDownDelay="20s"), 3)
+
+    def pause(seen: LoadSeen) -> float:
+        return (play.look(seen).look_at - play.now).total_seconds()
+
+    assert pause(load(1)) == 2
+    assert pause(load(0)) == 5, "two of them will go"
+    play.for_seconds(90, load(0))
+    assert (play.status.desired, pause(load(0))) == (1, 30)
 
 
 def test_a_restart_reads_the_same_state_back() -> None:

@@ -88,6 +88,7 @@ def _add_report(routes: APIRouter) -> None:
         if given.load is not None:
             services.store.record_load(name, now.timestamp(), _load_rows(name, given.load, now.timestamp()))
         kept, concerned = _keep(services, name, given)
+        concerned |= _awakened(services, given.load)
         concerned |= _waiting(services, observed)
         if concerned:
             services.store.wake(*sorted(concerned))
@@ -130,6 +131,16 @@ def _load_rows(gateway: str, load: LoadReport, now: float) -> list[LoadRow]:
         )
         for one in load.clusters
     ]
+
+
+def _awakened(services: Services, load: LoadReport | None) -> set[str]:
+    """The Deployments that scale and have requests again after a while without: their autoscaler looks rarely then."""
+    names = {(one.workspace, one.deployment) for one in load.clusters if one.age > 0} if load else set()
+    if not names:
+        return set()
+    with services.store.read() as tx:
+        found = [tx.find("Deployment", *name) for name in names]
+    return {one.uid for one in found if one is not None and one.spec.scaling is not None}
 
 
 def _keep(services: Services, gateway: str, given: GatewayReport) -> tuple[int, set[str]]:
