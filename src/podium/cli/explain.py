@@ -124,7 +124,9 @@ def _passage(rollout: "Rollout") -> str:
 
 def _steps(rollout: "Rollout") -> list[Step]:
     shifts = [item for item in rollout.status.decisions if item.decision in _SHIFTS]
-    counted = _counted(rollout.status.decisions)
+    # Beside a baseline the windows hold the share of the two, which is the same at every step.
+    beside = getattr(rollout.spec.settings.strategy, "baseline", False)
+    counted = {} if beside else _counted(rollout.status.decisions)
     found = []
     wishes = _wanted(rollout)
     for place, (number, weight, wanted) in enumerate(wishes):

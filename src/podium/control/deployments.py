@@ -107,7 +107,7 @@ class DeploymentReconciler:
             name, spec = outcome.new_revision
             status = RevisionStatus(wanted_replicas=outcome.wanted.get(name, 0))
             tx.create(_owned(deployment, "Revision", name, spec, status))
-        for name in {**outcome.wanted, **outcome.sleeping, **outcome.warm}:
+        for name in {**outcome.wanted, **outcome.sleeping, **outcome.warm, **outcome.baseline}:
             revision = world.revisions.get(name)
             if revision is not None and revision.metadata.uid is not None:
                 tx.set_status(revision.metadata.uid, _wished(revision, outcome))
@@ -132,6 +132,7 @@ class DeploymentReconciler:
             "phase": "Superseded",
             "weight": 0,
             "preview": False,
+            "shadow": False,
             "finished_at": now(),
             "message": words,
         }
@@ -156,6 +157,7 @@ def _wished(revision: Revision, outcome: Outcome) -> RevisionStatus:
             "wanted_replicas": outcome.wanted.get(name, status.wanted_replicas),
             "sleeping": outcome.sleeping.get(name, status.sleeping),
             "warm_replicas": outcome.warm.get(name, status.warm_replicas),
+            "baseline_replicas": outcome.baseline.get(name, status.baseline_replicas),
         }
     )
     return wish

@@ -6,7 +6,8 @@ Called by `control.rollouts`. After a restart everything is read again from the 
 import logging
 import math
 import threading
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from podium.analysis import (
@@ -21,8 +22,9 @@ from podium.analysis import (
     observe,
 )
 from podium.planning.looks import Trial, warmup_seconds
+from podium.planning.routing import beside_baseline
 from podium.resources.kinds import Revision, Rollout
-from podium.resources.rollout import COPIES
+from podium.resources.rollout import COPIES, has_baseline
 from podium.store import SampleRow, Store
 
 _log = logging.getLogger("podium.control.evidence")
@@ -44,6 +46,8 @@ class _Read:
     last_id: int = 0
     live: _Stream = field(default_factory=_Stream)
     copies: _Stream = field(default_factory=_Stream)
+    requests: Counter[int] = field(default_factory=Counter)
+    """Of the candidate, by its weight in basis points: beside a baseline all weights make one share."""
 
 
 class EvidenceReader:
@@ -61,6 +65,7 @@ class EvidenceReader:
             read = self._read.setdefault(uid, _Read())
         settings = rollout.spec.settings
         warmup = warmup_seconds(settings)
+        baseline = has_baseline(rollout.spec)
         latency = settings.analysis.latency
         threshold = latency.threshold * 1000 if latency is not None else None
         timeout = candidate.spec.runtime.request_timeout if candidate is not None else 30.0
@@ -69,6 +74,8 @@ class EvidenceReader:
                 stream = read.copies if row.epoch.endswith(COPIES) else read.live
                 try:
                     snapshot = snapshot_of(row, threshold)
+                    if baseline and stream is read.live:
+                        snapshot = replace(snapshot, weight_bp=beside_baseline(row.weight_bp))
                 except (TypeError, ValueError) as error:
                     # What cannot be read must never keep a rollout from being aborted or judged by the rest.
                     _log.warning("sample %d of gateway %s is left out: %s", row.id, row.gateway, error)
@@ -78,6 +85,8 @@ class EvidenceReader:
                 )
                 if window is not None:
                     stream.windows.append(window)
+                    if stream is read.live:
+                        read.requests[row.weight_bp] += window.candidate.total
             for stream in (read.live, read.copies):
                 stream.windows = compact(stream.windows)
             read.last_id = rows[-1].id
@@ -86,6 +95,7 @@ class EvidenceReader:
         return Trial(
             windows=tuple(read.live.windows),
             copies=tuple(read.copies.windows),
+            by_weight=dict(read.requests) if baseline else None,
             candidate_ready=candidate.status.ready_replicas if candidate is not None else 0,
             candidate_wanted=wanted,
             candidate_detail=candidate.status.message.partition("\n")[0]

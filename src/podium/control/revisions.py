@@ -197,6 +197,7 @@ class RevisionReconciler:
                     "wanted_replicas": current.status.wanted_replicas,
                     "sleeping": current.status.sleeping,
                     "warm_replicas": current.status.warm_replicas,
+                    "baseline_replicas": current.status.baseline_replicas,
                     "environment": prepared.environment if prepared else current.status.environment,
                     "progress": "",
                     "replicas": [_dated(state, tx.version) for state in outcome.status.replicas],

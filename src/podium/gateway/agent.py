@@ -20,16 +20,14 @@ from podium.gateway.envoy_log import EnvoyLog
 from podium.gateway.envoy_process import EnvoyProcess
 from podium.gateway.feed import Feed, Report, Reporter
 from podium.gateway.files import WatchedFiles
-from podium.gateway.fleet import Fleet, Key, WatchedRollout, Wish, route_name
+from podium.gateway.fleet import Fleet, Key, Measured, WatchedRollout, Wish, route_name
 from podium.gateway.load_report import LoadCounters
 from podium.gateway.loader import Loader, RefusedByEnvoy
 from podium.gateway.render.access import AccessRules
 from podium.gateway.render.buckets import edge_for
 from podium.gateway.settings import CLUSTERS, KINDS, ROUTES, CertificateFiles, GatewaySettings
 from podium.gateway.stats import read_counters
-from podium.planning.routing import compared_share
 from podium.resources.errors import Expired, InvalidInput, Refused, Unavailable
-from podium.resources.rollout import COPIES
 
 if TYPE_CHECKING:
     from podium.gateway.certificates import Watched
@@ -326,10 +324,10 @@ class Agent:
         try:
             if wishes or not self._loader.configured:
                 watched = self._fleet.watched_rollouts()
-                before = {key: self._weight(key, rollout) for key, rollout in watched.items()}
+                before = {key: self._measured(key, rollout) for key, rollout in watched.items()}
                 await self._loader.load(wishes)
                 self._shifted |= any(
-                    self._weight(key, watched[key]) != weight for key, weight in before.items()
+                    self._measured(key, watched[key]) != weight for key, weight in before.items()
                 )
         except BaseException:
             self._dirty |= dirty
@@ -418,7 +416,7 @@ class Agent:
         current = self._envoy.current
         if not watched or current is None or not self._serving.is_set():
             return []
-        weights = {key: self._weight(key, rollout) for key, rollout in watched.items()}
+        before = {key: self._measured(key, rollout) for key, rollout in watched.items()}
         clusters = {
             name for rollout in watched.values() for name in (rollout.stable, rollout.candidate) if name
         }
@@ -435,8 +433,8 @@ class Agent:
                 "rolloutUid": rollout.uid,
                 "at": at,
                 "gateway": self._settings.name,
-                "epoch": f"{current.epoch}{COPIES}" if rollout.copies else current.epoch,
-                "weightBp": weights[key],
+                "epoch": current.epoch + measured[1],
+                "weightBp": measured[0],
                 "latencyEdgeMs": None
                 if rollout.latency_threshold is None
                 else edge_for(rollout.latency_threshold) * 1000,
@@ -445,18 +443,13 @@ class Agent:
             }
             for key, rollout in watched.items()
             # A shift during the reading: these counts are of two weights. And without a weight they tell nothing.
-            if weights[key] is not None and self._weight(key, rollout) == weights[key]
+            if (measured := before[key]) is not None and self._measured(key, rollout) == measured
         ]
 
-    def _weight(self, key: Key, rollout: WatchedRollout) -> int | None:
-        """The candidate's loaded weight in basis points, or what its copies' share counts as; None before this agent
-        has loaded the Deployment or the copies."""
+    def _measured(self, key: Key, rollout: WatchedRollout) -> Measured | None:
+        """None before this agent has loaded the Deployment, too."""
         wish = self._loader.loaded(key)
-        if wish is None:
-            return None
-        if rollout.copies:
-            return None if wish.copied is None else compared_share(wish.copied)
-        return next((arm.weight for arm in wish.live if arm.cluster == rollout.candidate), 0)
+        return None if wish is None else wish.measured(rollout)
 
 
 def _watched(files: CertificateFiles | None) -> "Watched | None":

@@ -4,15 +4,25 @@ Called by `agent`, which feeds it with lists and changes. Calls `planning.routin
 decisions themselves.
 """
 
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from podium.gateway.feed import Change
 from podium.planning.routes import RoutePlan, plan_published
-from podium.planning.routing import Arm, Role, RouteEntry, arm_of, plan_route
+from podium.planning.routing import (
+    WHOLE,
+    Arm,
+    Role,
+    RouteEntry,
+    arm_of,
+    baseline_share,
+    compared_share,
+    plan_route,
+)
 from podium.resources.deployment import LatencyMargin
 from podium.resources.kinds import AnyResource, Deployment, Revision, Rollout, Route
-from podium.resources.rollout import FINAL_PHASES
+from podium.resources.rollout import COPIES, FINAL_PHASES, has_baseline
 
 Key = tuple[str, str]
 """(workspace, deployment), or (workspace, route:NAME) of a Route."""
@@ -31,11 +41,16 @@ def route_name(key: Key) -> str | None:
     return key[1].removeprefix(_ROUTE) if key[1].startswith(_ROUTE) else None
 
 
+Measured = tuple[int, str]
+"""The candidate's loaded weight in basis points (of copies: what their share counts as), and what follows the epoch:
+samples with another text after it are no continuation."""
+
+
 @dataclass(frozen=True)
 class Wish:
-    """What is wanted for one Deployment or Route. `split`: stable and candidate of a rollout, in that order, with their
-    present weights. Both have clusters and routes as long as the rollout lasts, also at weight 0: then a shift is a
-    change of weights only, and counters live as long as the rollout."""
+    """What is wanted for one Deployment or Route. `split`: stable, baseline if there is one, and candidate of a
+    rollout, in that order, with their present weights. All have clusters and routes as long as the rollout lasts, also
+    at weight 0: then a shift is a change of weights only, and counters live as long as the rollout."""
 
     entry: RouteEntry | RoutePlan
     split: tuple[Arm, ...] = ()
@@ -45,10 +60,21 @@ class Wish:
         """The arms that share the live traffic of a Deployment, with their weights."""
         return self.entry.live if isinstance(self.entry, RouteEntry) else ()
 
-    @property
-    def copied(self) -> int | None:
-        """Basis points of a Deployment's requests that are copied to the candidate of its rollout."""
-        return self.entry.shadow[1] if isinstance(self.entry, RouteEntry) and self.entry.shadow else None
+    def measured(self, rollout: "WatchedRollout") -> Measured | None:
+        """What samples of this rollout's clusters are samples of; None where they tell nothing: the copies or the
+        baseline are not there."""
+        shares = {arm.cluster: arm.weight for arm in self.live}
+        weight = shares.get(rollout.candidate, 0)
+        if rollout.copies:
+            shadow = self.entry.shadow if isinstance(self.entry, RouteEntry) else None
+            return None if shadow is None else (compared_share(shadow[1]), COPIES)
+        if not rollout.baseline or weight in (0, WHOLE):
+            return weight, ""
+        baseline = next((arm for arm in self.live if arm.cluster == rollout.stable), None)
+        if baseline is None or baseline.weight != baseline_share(weight):
+            return None
+        # While it was away the candidate had requests without it: with other replicas the counts begin anew.
+        return weight, f"/{zlib.crc32(repr(baseline.endpoints).encode()):08x}"
 
 
 @dataclass(frozen=True)
@@ -62,6 +88,8 @@ class WatchedRollout:
     """Seconds; None where latency is not judged."""
     copies: bool = False
     """`candidate` is the cluster of its copies."""
+    baseline: bool = False
+    """`stable` is the cluster of its baseline."""
 
 
 class Fleet:
@@ -132,10 +160,14 @@ class Fleet:
         entry = plan_route(deployment, revisions, rollout)
         if rollout is None:
             return Wish(entry)
-        live = {arm.revision: arm for arm in entry.live}
+        live = {(arm.revision, arm.role): arm for arm in entry.live}
+        stable = rollout.spec.stable_revision
+        arms: list[tuple[str | None, Role]] = [(stable, "live"), (rollout.spec.candidate_revision, "live")]
+        if has_baseline(rollout.spec):
+            arms.insert(1, (stable, "baseline"))
         split = [
-            live.get(name) or arm_of(revisions[name], "live", 0, deployment.spec.traffic)
-            for name in (rollout.spec.stable_revision, rollout.spec.candidate_revision)
+            live.get((name, role)) or arm_of(revisions[name], role, 0, deployment.spec.traffic)
+            for name, role in arms
             if name is not None and name in revisions
         ]
         return Wish(entry, tuple(split))
@@ -147,13 +179,14 @@ class Fleet:
         if rollout is None or rollout.status.phase in FINAL_PHASES or rollout.metadata.uid is None:
             return None
         stable, latency = rollout.spec.stable_revision, rollout.spec.settings.analysis.latency
-        copies = rollout.status.shadow
+        copies, baseline = rollout.status.shadow, has_baseline(rollout.spec)
         return WatchedRollout(
             uid=rollout.metadata.uid,
-            stable=None if stable is None else _cluster(key[0], stable, "live"),
+            stable=None if stable is None else _cluster(key[0], stable, "baseline" if baseline else "live"),
             candidate=_cluster(key[0], rollout.spec.candidate_revision, "shadow" if copies else "live"),
             latency_threshold=latency.threshold if isinstance(latency, LatencyMargin) else None,
             copies=copies,
+            baseline=baseline,
         )
 
     def watched_rollouts(self) -> dict[Key, WatchedRollout]:

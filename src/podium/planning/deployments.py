@@ -14,7 +14,7 @@ from podium.resources.deployment import DeploymentPhase, DeploymentSpec, Deploym
 from podium.resources.kinds import Deployment, ModelVersion, Revision, Rollout
 from podium.resources.manifest import canonical_json
 from podium.resources.revision import RevisionSpec
-from podium.resources.rollout import FINAL_PHASES, RolloutSpec
+from podium.resources.rollout import FINAL_PHASES, RolloutSpec, has_baseline
 from podium.resources.strategies import RecreateStrategy
 
 ROLLBACK_ANNOTATION = "podium/rollback-to"
@@ -53,6 +53,8 @@ class Outcome:
     """The same for whether a request may wake it."""
     warm: Mapping[str, int] = field(default_factory=dict)
     """The same for replicas that are ready, but in no route."""
+    baseline: Mapping[str, int] = field(default_factory=dict)
+    """The same for fresh replicas that a candidate is compared with."""
     pruned: tuple[tuple[Literal["Revision", "Rollout"], str], ...] = ()
     finished: bool = False
     """Deletion: nothing is left, the finalizer may go."""
@@ -306,11 +308,24 @@ def _with_reserves(deployment: Deployment, world: World, outcome: Outcome, repli
     stable = outcome.status.stable_revision
     sleeping = {name: asleep and name == stable for name in names}
     standing_by = {name: warm if name == stable else 0 for name in names}
+    compared = _compared_with(world, outcome)
+    baseline = {name: replicas if name == compared else 0 for name in names}
     return replace(
         outcome,
+        baseline={name: count for name, count in baseline.items() if names[name].baseline_replicas != count},
         sleeping={name: now for name, now in sleeping.items() if names[name].sleeping != now},
         warm={name: count for name, count in standing_by.items() if names[name].warm_replicas != count},
     )
+
+
+def _compared_with(world: World, outcome: Outcome) -> str | None:
+    """The revision whose fresh replicas the candidate of the rollout under way is compared with, if there are any."""
+    spec = outcome.new_rollout[1] if outcome.new_rollout is not None else None
+    current = world.rollout
+    if spec is None and current is not None and outcome.superseded is None:
+        ends = current.status.phase in (*FINAL_PHASES, "Promoting", "RollingBack")
+        spec = None if ends else current.spec
+    return spec.stable_revision if spec is not None and has_baseline(spec) else None
 
 
 def _scaling_message(deployment: Deployment, stable: Revision | None) -> str:
@@ -400,5 +415,6 @@ def _decide_deletion(deployment: Deployment, world: World) -> Outcome:
     next_at = None if finished else world.now + datetime.timedelta(seconds=0.2)
     return Outcome(
         status=status, wanted=wanted, sleeping=sleeping, warm=warm, pruned=tuple(pruned), finished=finished,
+        baseline={name: 0 for name, revision in world.revisions.items() if revision.status.baseline_replicas},
         next_at=next_at,
     )  # fmt: skip

@@ -21,10 +21,11 @@ from podium.analysis import (
     judge_evidence,
 )
 from podium.analysis.divergence import judge as judge_divergence
-from podium.planning.routing import compared_share
+from podium.planning.routing import beside_baseline, compared_share
 from podium.resources.comparison import Comparison, DivergenceLimits
 from podium.resources.deployment import Analysis, MetricMargin, RolloutSettings, Threshold
 from podium.resources.kinds import Rollout
+from podium.resources.rollout import has_baseline
 from podium.resources.strategies import AbTestStrategy, ShadowStrategy, SteppedStrategy
 
 _RATES = {"errorRate": "error_rate", "refusalRate": "refusal_rate", "slowRate": "slow_rate"}
@@ -55,9 +56,13 @@ class Trial:
     requests and copies together."""
     comparison: Comparison | None = None
     """Its answers to copies beside the stable revision's; None: nothing was compared."""
+    by_weight: Mapping[int, int] | None = None
+    """Candidate requests by weight in basis points, beside a baseline: there `rho` is its share of the two."""
 
     def requests_at(self, weight: int) -> int:
         """Candidate requests that were counted while this percentage was loaded."""
+        if self.by_weight is not None:
+            return self.by_weight.get(weight * 100, 0)
         return sum(
             window.candidate.total for window in self.windows if round(window.rho * 10_000) == weight * 100
         )
@@ -153,13 +158,19 @@ def look_at(rollout: Rollout, trial: Trial, *, last: bool, complete: bool, cappe
     evidence = Evidence(
         windows=trial.windows,
         settings=analysis_settings(rollout.spec.settings, asked),
-        weight=float(rollout.status.weight),
+        weight=_weight(rollout),
         step_complete=complete,
         step_cap_reached=capped,
         liveness=Liveness(trial.candidate_ready, trial.candidate_wanted, trial.candidate_detail),
     )
     stored = {"lastStep": last, "analysis": evidence.to_dict()}
     return _judged(evidence, stored)
+
+
+def _weight(rollout: Rollout) -> float:
+    """The candidate's percentage of what is compared."""
+    weight = rollout.status.weight
+    return beside_baseline(weight * 100) / 100 if has_baseline(rollout.spec) else float(weight)
 
 
 def look_at_copies(

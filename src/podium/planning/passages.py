@@ -8,7 +8,13 @@ from podium.planning.looks import analysis_settings
 from podium.resources.deployment import RolloutSettings, Threshold
 from podium.resources.quantities import format_duration
 from podium.resources.route import StickyKey
-from podium.resources.strategies import AbTestStrategy, BlueGreenStrategy, ShadowStrategy, SteppedStrategy
+from podium.resources.strategies import (
+    AbTestStrategy,
+    BlueGreenStrategy,
+    CanaryStrategy,
+    ShadowStrategy,
+    SteppedStrategy,
+)
 
 
 def passage(settings: RolloutSettings, stable: str, candidate: str) -> list[str]:
@@ -19,6 +25,11 @@ def passage(settings: RolloutSettings, stable: str, candidate: str) -> list[str]
         if strategy.then == "hold":
             then = f"Then it waits for a person: `podium rollout promote` moves all traffic to {candidate} at once."
         return [*_copies(strategy, candidate), then, *_judgement(settings)]
+    if isinstance(strategy, CanaryStrategy) and strategy.baseline:
+        words = (
+            f"It is compared with fresh replicas of {stable}, as many and with as many requests as it has."
+        )
+        return [_steps(strategy, stable, candidate), words, *_judgement(settings)]
     if isinstance(strategy, SteppedStrategy):
         return [_steps(strategy, stable, candidate), *_judgement(settings)]
     if isinstance(strategy, AbTestStrategy):

@@ -126,16 +126,18 @@ def decide(revision: Revision, world: RevisionWorld) -> RevisionOutcome:
 
 @dataclass(frozen=True)
 class _Wish:
-    """`routed` replicas that take requests and `warm` ones beside them, or one that sleeps until a request comes."""
+    """`routed` replicas that take requests, `warm` ones beside them and those of a `baseline`; or one that sleeps
+    until a request comes."""
 
     routed: int
     warm: int
     sleeping: bool
+    baseline: int = 0
 
     @property
     def total(self) -> int:
         """Processes."""
-        return 1 if self.sleeping else self.routed + self.warm
+        return 1 if self.sleeping else self.routed + self.warm + self.baseline
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,8 @@ class _Places:
     routed: Sequence[Seen] = ()
     """They take requests as soon as they are ready."""
     warm: Sequence[Seen] = ()
+    baseline: Sequence[Seen] = ()
+    """They take requests, but are no part of the others."""
     dormant: Sequence[Seen] = ()
     surplus: Sequence[Seen] = ()
     """These drain."""
@@ -160,7 +164,12 @@ def _wish(revision: Revision) -> _Wish:
     if revision.metadata.deletion_requested_at is not None:
         return _Wish(0, 0, sleeping=False)
     wanted = status.wanted_replicas
-    return _Wish(wanted, status.warm_replicas if wanted else 0, sleeping=status.sleeping and not wanted)
+    return _Wish(
+        wanted,
+        status.warm_replicas if wanted else 0,
+        sleeping=status.sleeping and not wanted,
+        baseline=status.baseline_replicas if wanted else 0,
+    )
 
 
 def _awake(serving: Sequence[Seen], known: dict[str, ReplicaState], wish: _Wish) -> _Places:
@@ -168,6 +177,8 @@ def _awake(serving: Sequence[Seen], known: dict[str, ReplicaState], wish: _Wish)
     last of them who was woken by a request that waits. A dormant one stays until another is ready: until then, requests
     wait with it."""
     runs = [seen for seen in serving if seen.phase != "Dormant"]
+    baseline = _baseline(runs, known, wish)
+    runs = [seen for seen in runs if seen not in baseline]
 
     def last_to_go(seen: Seen) -> tuple[int, datetime.datetime]:
         is_routed = seen.name in known and known[seen.name].phase == "Ready"
@@ -180,8 +191,21 @@ def _awake(serving: Sequence[Seen], known: dict[str, ReplicaState], wish: _Wish)
     dormant = [seen for seen in serving if seen.phase == "Dormant"]
     if not wish.routed or any(seen.phase == "Ready" for seen in routed):
         dormant, surplus = [], surplus + dormant
-    missing = wish.routed + wish.warm - len(routed) - len(warm)
-    return _Places(routed, warm, dormant, surplus, missing, changing=bool(surplus))
+    missing = wish.total - len(routed) - len(warm) - len(baseline)
+    return _Places(routed, warm, baseline, dormant, surplus, missing, changing=bool(surplus))
+
+
+def _baseline(runs: Sequence[Seen], known: dict[str, ReplicaState], wish: _Wish) -> list[Seen]:
+    """Who belongs to it stays there. Of those that nobody has told of yet it gets the youngest, and only as many as the
+    others can spare."""
+    if not wish.baseline:
+        return []
+    apart = [seen for seen in runs if seen.name in known and known[seen.name].group == "baseline"]
+    fresh = sorted(
+        (seen for seen in runs if seen.name not in known), key=lambda seen: _number(seen.name), reverse=True
+    )
+    spare = max(0, len(runs) - len(apart) - wish.routed - wish.warm)
+    return [*apart, *fresh[:spare]][: wish.baseline]
 
 
 def _asleep(serving: Sequence[Seen], known: dict[str, ReplicaState], world: RevisionWorld) -> _Places:
@@ -232,6 +256,9 @@ def _states(places: _Places, known: dict[str, ReplicaState], wish: _Wish) -> lis
         waited_for = seen.woken and (seen.phase == "Starting" or (wish.sleeping and places.woken))
         states.append(_state(seen, "Ready" if seen.phase == "Ready" else "Starting", woken=waited_for))
     states += [_state(seen, "Warm" if seen.phase == "Ready" else "Starting") for seen in places.warm]
+    for seen in places.baseline:
+        apart = _state(seen, "Ready" if seen.phase == "Ready" else "Starting")
+        states.append(apart.model_copy(update={"group": "baseline"}))
     for seen in places.dormant:
         state = known.get(seen.name)
         listed = state.listed_version if state is not None else None

@@ -30,8 +30,9 @@ from podium.planning.moves import (
     wait_for_candidate,
     why_dead,
 )
+from podium.planning.routing import baseline_of
 from podium.resources.kinds import Rollout
-from podium.resources.rollout import FINAL_PHASES, RolloutStatus
+from podium.resources.rollout import FINAL_PHASES, RolloutStatus, has_baseline
 from podium.resources.strategies import (
     AbTestStrategy,
     BlueGreenStrategy,
@@ -115,17 +116,26 @@ def _pending(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
             return RolloutOutcome(
                 status=status.model_copy(update={"message": message}), next_at=world.now + 10 * LOOK
             )
-        return _start(rollout, world)
+        if rollout.spec.requested == "promote" or not _lacks_baseline(rollout, world):
+            return _start(rollout, world)
+        name, words = "its baseline", f"{rollout.spec.stable_revision} starts fresh replicas"
+    else:
+        name = candidate.metadata.name
+        words = candidate.status.message or candidate.status.progress or f"{candidate.status.phase.lower()}"
     timeout = rollout.spec.settings.ready_timeout
     if (world.now - started).total_seconds() > timeout:
-        return roll_back(
-            rollout, world, f"{candidate.metadata.name} was not ready within {timeout:g} s", liveness=True
-        )
-    words = candidate.status.message or candidate.status.progress or f"{candidate.status.phase.lower()}"
-    message = f"waiting for {candidate.metadata.name} to be ready: {words}"
+        return roll_back(rollout, world, f"{name} was not ready within {timeout:g} s", liveness=True)
+    message = f"waiting for {name} to be ready: {words}"
     # The revision's reconciler wakes this one when something changes; the timer is for the timeout.
     next_at = min(world.now + 5 * LOOK, started + datetime.timedelta(seconds=timeout + 0.1))
     return RolloutOutcome(status=status.model_copy(update={"message": message}), next_at=next_at)
+
+
+def _lacks_baseline(rollout: Rollout, world: RolloutWorld) -> bool:
+    """The candidate would be compared with fewer fresh replicas than it has itself."""
+    if not has_baseline(rollout.spec) or world.stable is None:
+        return False
+    return len(baseline_of(world.stable)) < max(1, world.replicas)
 
 
 def _start(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:

@@ -193,7 +193,14 @@ def _within(live: Sequence[Arm], width: int, *, from_end: bool) -> list[Slot]:
 
 def _next(entry: RouteEntry) -> tuple[Arm, ...]:
     """Those that share the live traffic, with their weights, as the ones that are asked after others."""
-    return tuple(replace(arm, role="next") for arm in entry.live)
+    merged: dict[str, Arm] = {}
+    for arm in entry.live:
+        before = merged.get(arm.revision, replace(arm, weight=0, endpoints=()))
+        endpoints = tuple(sorted({*before.endpoints, *arm.endpoints}))
+        merged[arm.revision] = replace(
+            arm, role="next", weight=before.weight + arm.weight, endpoints=endpoints
+        )
+    return tuple(merged.values())
 
 
 def _live(entries: Mapping[str, RouteEntry], name: str) -> tuple[Arm, ...]:

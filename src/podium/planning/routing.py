@@ -9,6 +9,7 @@ from typing import Literal
 
 from podium.resources.deployment import RuntimeSettings
 from podium.resources.kinds import Deployment, Revision, Rollout
+from podium.resources.rollout import has_baseline
 from podium.resources.route import StickyKey, basis_points
 from podium.resources.strategies import AbTestStrategy, BlueGreenStrategy, ShadowStrategy
 from podium.resources.traffic import DeploymentTraffic
@@ -17,7 +18,7 @@ WHOLE = 10_000
 """Basis points of all live traffic."""
 
 
-Role = Literal["live", "preview", "direct", "shadow", "next"]
+Role = Literal["live", "baseline", "preview", "direct", "shadow", "next"]
 """`shadow`: copies of requests, whose answers nobody gets. `next`: requests that another Deployment was asked first, in
 a cascade or a fallback; its time is in theirs."""
 
@@ -101,7 +102,7 @@ def arm_of(revision: Revision, role: Role, weight: int, protection: DeploymentTr
         version=spec.version,
         role=role,
         weight=weight,
-        endpoints=endpoints_of(revision),
+        endpoints=baseline_of(revision) if role == "baseline" else endpoints_of(revision),
         deployment=spec.deployment,
         protection=protection,
         paths=_paths(spec.deployment, spec.version, spec.runtime),
@@ -126,13 +127,36 @@ def compared_share(copied: int) -> int:
     return round(WHOLE * copied / (WHOLE + copied))
 
 
+def baseline_share(weight: int) -> int:
+    """What the baseline gets beside a candidate with this weight, both in basis points: as much, or what is left."""
+    return min(weight, WHOLE - weight)
+
+
+def beside_baseline(weight: int) -> int:
+    """The candidate's share of its own requests and the baseline's together; both in basis points."""
+    together = weight + baseline_share(weight)
+    return round(WHOLE * weight / together) if together else 0
+
+
+def baseline_of(revision: Revision) -> tuple[str, ...]:
+    """Addresses of the fresh replicas that a candidate is compared with, of those that answer now."""
+    states = revision.status.replicas
+    return tuple(
+        sorted(state.address for state in states if state.phase == "Ready" and state.group == "baseline")
+    )
+
+
 def endpoints_of(revision: Revision | None) -> tuple[str, ...]:
     """Addresses of the replicas that answer now. Where none does: of those that a request has woken and that will, or
     else of the one that sleeps, which a request wakes. Each of them holds its requests until it answers."""
     if revision is None:
         return ()
     replicas = revision.status.replicas
-    ready = [state.address for state in replicas if state.phase == "Ready"]
+    answering = [state for state in replicas if state.phase == "Ready"]
+    # Those of a baseline have a share of their own, unless nobody else is left.
+    ready = [state.address for state in answering if not state.group] or [
+        state.address for state in answering
+    ]
     woken = [state.address for state in replicas if state.phase == "Starting" and state.woken]
     dormant = [state.address for state in replicas if state.phase == "Dormant"]
     return tuple(sorted(ready or woken or dormant))
@@ -172,15 +196,16 @@ def plan_route(
 
     def arm(name: str | None, role: Role, share: int) -> Arm | None:
         revision = revisions.get(name) if name else None
-        if revision is None or not endpoints_of(revision):
-            return None
-        return arm_of(revision, role, share, spec.traffic)
+        made = arm_of(revision, role, share, spec.traffic) if revision is not None else None
+        return made if made is not None and made.endpoints else None
 
     stable, candidate = arm(stable_name, "live", WHOLE - weight), arm(candidate_name, "live", weight)
     if candidate is None or weight == 0:
         live = _whole(stable)
     elif stable is None or weight == WHOLE:
         live = _whole(candidate)
+    elif rollout is not None and has_baseline(rollout.spec):
+        live = _beside(stable, arm(stable_name, "baseline", baseline_share(weight)), candidate)
     else:
         live = (stable, candidate)
     if deployment.metadata.deletion_requested_at is not None:
@@ -216,6 +241,14 @@ def plan_route(
         sticky=sticky,
         salt=f"{deployment.uid}/{candidate_name}" if sticky is not None else "",
     )
+
+
+def _beside(stable: Arm, baseline: Arm | None, candidate: Arm) -> tuple[Arm, ...]:
+    """Of the stable revision's share its fresh replicas take theirs."""
+    if baseline is None:
+        return (stable, candidate)
+    rest = replace(stable, weight=stable.weight - baseline.weight)
+    return (*((rest,) if rest.weight else ()), baseline, candidate)
 
 
 def _whole(arm: Arm | None) -> tuple[Arm, ...]:

@@ -3,6 +3,7 @@
 Called by `api.routes.traffic`. Calls `load` for the sums and `routing` for the weights.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from podium.planning.autoscaling import wanted_replicas
@@ -35,11 +36,11 @@ def deployment_traffic(
         )
         for name in revisions
     }
-    weights = {
-        arm.revision: arm.weight / WHOLE * 100 for arm in plan_route(deployment, revisions, rollout).live
-    }
+    weights: Counter[str] = Counter()
+    for arm in plan_route(deployment, revisions, rollout).live:
+        weights[arm.revision] += arm.weight
     shown = [
-        _revision(revision, _role(deployment, rollout, name), loads[name], (weights.get(name, 0.0), age))
+        _revision(revision, _role(deployment, rollout, name), loads[name], (weights[name] / WHOLE * 100, age))
         for name, revision in revisions.items()
         if _matters(deployment, revision, rollout, loads[name])
     ]

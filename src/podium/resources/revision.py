@@ -44,6 +44,8 @@ class ReplicaState(Status):
     pid: int | None = None
     started_at: datetime.datetime | None = None
     exit_code: int | None = None
+    group: Literal["", "baseline"] = ""
+    """`baseline`: the candidate of a rollout is compared with it. It takes a share of requests of its own."""
     woken: bool = False
     """A request started it, and it is not ready yet or all others sleep: requests wait for it."""
     listed_version: int | None = None
@@ -60,8 +62,8 @@ RevisionPhase = Literal[
 
 
 class RevisionStatus(Status):
-    """`wanted_replicas`, `sleeping` and `warm_replicas` are the Deployment reconciler's, all else the Revision
-    reconciler's."""
+    """`wanted_replicas`, `sleeping`, `warm_replicas` and `baseline_replicas` are the Deployment reconciler's, all else
+    the Revision reconciler's."""
 
     wanted_replicas: int = 0
     sleeping: bool = False
@@ -69,6 +71,9 @@ class RevisionStatus(Status):
     only while `wanted_replicas` is 0."""
     warm_replicas: int = 0
     """Replicas beyond `wanted_replicas` that are loaded and ready, but in no route. None while that is 0."""
+    baseline_replicas: int = 0
+    """Fresh replicas beside all these, which the candidate of a rollout is compared with. None while `wanted_replicas`
+    is 0."""
     woken: bool = False
     """A request woke the dormant replica; true until `sleeping` is taken back, also if that replica has ended since."""
     phase: RevisionPhase = "Pending"

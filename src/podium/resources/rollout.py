@@ -7,6 +7,7 @@ from pydantic import Field
 
 from podium.resources.deployment import RolloutSettings
 from podium.resources.shape import Spec, Status
+from podium.resources.strategies import CanaryStrategy
 
 COPIES = "/copies"
 """After the epoch of a sample: what it has of the candidate are copies, counted in their own cluster."""
@@ -40,6 +41,13 @@ class RolloutSpec(Spec):
     paused: bool = False
     requested: Literal["promote", "abort"] | None = None
     requested_by: str | None = None
+
+
+def has_baseline(spec: RolloutSpec) -> bool:
+    """The candidate is compared with fresh replicas of the stable revision. A rollback by hand asks nothing."""
+    strategy = spec.settings.strategy
+    compared = spec.stable_revision is not None and spec.cause != "rollback"
+    return compared and isinstance(strategy, CanaryStrategy) and strategy.baseline
 
 
 class Decision(Status):
@@ -78,6 +86,7 @@ class RolloutStatus(Status):
     candidate_requests: int = 0
     candidate_bad: int = 0
     stable_requests: int = 0
+    """With a baseline: its requests."""
     stable_bad: int = 0
     preview: bool = False
     shadow: bool = False

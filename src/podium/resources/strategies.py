@@ -61,6 +61,10 @@ class CanaryStrategy(SteppedStrategy):
     """Traffic moves in steps, each one judged."""
 
     type: Literal["canary"] = "canary"
+    baseline: bool = False
+    """The candidate is compared with fresh replicas of the stable revision instead of those that have served for long:
+    as many as the candidate has, started when it is, with the same share of requests (above 50 % with what is left).
+    Warm caches and grown memory are then no difference between the two."""
 
 
 class ShadowStrategy(SteppedStrategy):

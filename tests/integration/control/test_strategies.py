@@ -1,5 +1,6 @@
 """Strategies `shadow` and `abTest` through the three reconcilers, on a real store."""
 
+from dataclasses import replace
 from typing import Any
 
 from podium.control.loop import now
@@ -120,3 +121,51 @@ def test_answers_that_differ_take_the_candidate_back(plant: Any) -> None:
     assert "its answers differ: label: agreement 0.7000" in rollout.status.message
     verdict = next(item for item in rollout.status.decisions if item.decision == "rollback")
     assert replay(verdict.evidence).reason == verdict.reason
+
+
+def test_a_candidate_beside_a_baseline(plant: Any) -> None:
+    passage(
+        plant, {"strategy": {"type": "canary", "baseline": True, "steps": [{"weight": 20, "requests": 200}]}}
+    )
+    rollout, stable = plant.get("Rollout", "churn-2"), plant.get("Revision", "churn-00001")
+    assert (rollout.status.phase, rollout.status.weight) == ("Progressing", 20)
+    assert [(state.group, state.phase) for state in stable.status.replicas] == [
+        ("", "Ready"),
+        ("baseline", "Ready"),
+    ]
+    arms = [(arm.revision, arm.role, arm.weight) for arm in entry(plant).live]
+    assert arms == [
+        ("churn-00001", "live", 6000), ("churn-00001", "baseline", 2000), ("churn-00002", "live", 2000),
+    ]  # fmt: skip
+    for _ in range(20):
+        plant.traffic("churn-2", (500, 1), (500, 1))
+    plant.settle()
+    rollout = plant.get("Rollout", "churn-2")
+    assert rollout.status.phase == "Promoted", rollout.status.message
+    # With a share of 20 % against all the rest this would have been a mismatch.
+    verdict = next(item for item in rollout.status.decisions if item.decision == "promote")
+    assert replay(verdict.evidence).reason == verdict.reason
+    plant.settle()
+    assert plant.get("Revision", "churn-00001").status.baseline_replicas == 0
+    assert len(plant.get("Revision", "churn-00001").status.replicas) == 1
+
+
+def test_without_its_baseline_a_rollout_does_not_begin(plant: Any) -> None:
+    settings = {"strategy": {"type": "canary", "baseline": True}}
+    plant.push(1)
+    plant.push(2)
+    plant.apply(model={"name": "churn", "version": "1"}, rollout=settings)
+    plant.settle()
+    plant.target.auto_ready = False
+    plant.apply(model={"name": "churn", "version": "2"}, rollout=settings)
+    plant.settle(20)
+    ready = plant.target.rows["churn-00002-1"]
+    plant.target.rows[ready.name] = replace(ready, phase="Ready")
+    plant.store.wake(plant.get("Revision", "churn-00002").uid)
+    plant.settle(20)
+    assert "waiting for its baseline" in plant.get("Rollout", "churn-2").status.message
+    fresh = plant.target.rows["churn-00001-2"]
+    plant.target.rows[fresh.name] = replace(fresh, phase="Ready")
+    plant.store.wake(plant.get("Revision", "churn-00001").uid)
+    plant.settle(20)
+    assert plant.get("Rollout", "churn-2").status.weight == 10

@@ -9,7 +9,7 @@ import pytest
 from podium.planning.sticky import place_of
 from podium.resources.rollout import COPIES
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.documents import World, route
+from tests.integration.gateway.documents import World, revision, route
 
 pytestmark = pytest.mark.integration
 OWN, FRONT = "/v2/models/churn/infer", "/v2/models/front/infer"
@@ -109,12 +109,12 @@ def test_nobody_leaves_the_candidate_when_its_share_grows(world: World, sticky: 
 
     gateway = started(world, test(10), route("front", {"to": "churn"}))
     before = users(gateway, OWN, key)
-    for user, revision in before.items():
+    for user, met in before.items():
         # The same place at every gateway: it depends on nothing else.
-        assert revision == (CANDIDATE if place_of(SALT, f"u{user}") >= 9000 else STABLE), user
+        assert met == (CANDIDATE if place_of(SALT, f"u{user}") >= 9000 else STABLE), user
     world.server.wait_loaded(test(50), 60)
     after = users(gateway, OWN, key)
-    assert all(after[user] == CANDIDATE for user, revision in before.items() if revision == CANDIDATE)
+    assert all(after[user] == CANDIDATE for user, met in before.items() if met == CANDIDATE)
     assert Counter(after.values())[CANDIDATE] / USERS == pytest.approx(0.5, abs=0.13)
     # A Route that leads here alone keeps everybody where they are.
     assert users(gateway, FRONT, key) == after
@@ -122,3 +122,33 @@ def test_nobody_leaves_the_candidate_when_its_share_grows(world: World, sticky: 
     assert {revision_of(gateway, OWN, headers={"cookie": "a=b"}) for _ in range(60)} == {STABLE, CANDIDATE}
     world.server.wait_loaded(test(100, phase="Promoting"), 60)
     assert {revision_of(gateway, OWN, headers=key(user)) for user in range(30)} == {CANDIDATE}
+
+
+def test_the_baseline_has_the_candidates_share_and_is_what_samples_tell_of(world: World) -> None:
+    version = world.canary("churn", 30, strategy={"type": "canary", "baseline": True})
+    addresses = world.endpoints["default", "churn", 1] + [world.gateway.start_replica(STABLE, 1)]
+    stable = revision("churn", 1, addresses)
+    stable["status"]["replicas"][1]["group"] = "baseline"
+    gateway = started(world, version, stable)
+    met = Counter()
+    for _ in range(200):
+        answer = gateway.get(OWN).json()
+        met[answer["revision"], answer["pid"]] += 1
+    assert len(met) == 3
+    candidate = next(count for (name, _), count in met.items() if name == CANDIDATE)
+
+    def fits(report: dict[str, Any]) -> list[dict[str, Any]]:
+        return [item for item in report["samples"] if item["candidate"]["upstream_rq_completed"] == candidate]
+
+    sample = fits(world.server.wait_report(fits, 60))[0]
+    baseline = sample["stable"]["upstream_rq_completed"]
+    assert sorted(met.values()) == sorted([candidate, baseline, 200 - candidate - baseline])
+    assert (candidate, baseline) == (pytest.approx(60, abs=35), pytest.approx(60, abs=35))
+    assert sample["weightBp"] == 3000
+    # Without it the others take its share, and nothing is compared.
+    stable["status"]["replicas"] = stable["status"]["replicas"][:1]
+    world.server.wait_loaded(world.server.put(stable), 60)
+    assert len({gateway.get(OWN).json()["pid"] for _ in range(60)}) == 2
+    seen = len(world.server.reports)
+    world.server.wait_report(lambda report: len(world.server.reports) > seen + 3, 60)
+    assert not any(report["samples"] for report in world.server.reports[seen + 1 :])

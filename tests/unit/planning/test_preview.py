@@ -82,6 +82,10 @@ def test_what_a_reference_lacks_is_all_that_is_said() -> None:
         (BLUE_GREEN, "churn-00002 can be previewed with the header x-podium-preview: true."),
         (RECREATE, "churn-00002 replaces churn-00001 as soon as it is ready, unjudged."),
         (
+            {"strategy": {"type": "canary", "baseline": True}},
+            "It is compared with fresh replicas of churn-00001, as many and with as many requests as it has.",
+        ),
+        (
             SHADOW,
             "First churn-00002 gets copies of 100 % of the requests until it has answered 500 (at most 10m); "
             "nobody gets its answers.",
@@ -114,8 +118,8 @@ def test_what_a_reference_lacks_is_all_that_is_said() -> None:
             "Users are no independent draws, so nothing is compared. Judged by liveness.",
         ),
     ],
-    ids=["canary", "blueGreen", "by hand", "preview", "recreate", "copies", "then steps", "answers", "then a person",
-         "a test", "users", "their judgement"],
+    ids=["canary", "blueGreen", "by hand", "preview", "recreate", "baseline", "copies", "then steps", "answers",
+         "then a person", "a test", "users", "their judgement"],
 )  # fmt: skip
 def test_a_passage_is_told_as_its_strategy_goes(settings: dict[str, Any], words: str) -> None:
     assert words in told(deployment(2, status=SERVING, rollout=settings), world(FIRST)).split("\n")
