@@ -29,7 +29,9 @@ def plan_of(job: dict[str, Any]) -> Plan:
     """A job as a plan. Raises OSError for authorities that cannot be read."""
     place, tls = job["place"], None
     if place.get("tls"):
-        tls = ssl.create_default_context(cafile=place["tls"]["authorities"])
+        tls = ssl.create_default_context()
+        if place["tls"]["authorities"]:
+            tls.load_verify_locations(cafile=place["tls"]["authorities"])
         if place["tls"]["insecure"]:
             tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     where = Place(

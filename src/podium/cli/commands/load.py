@@ -1,6 +1,7 @@
 """load: many requests, and how long each took. Called by `application`; calls `loading` and `podium.load`."""
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def load(
         int, typer.Option("--processes", metavar="N", help="Processes that ask; one is busy at some 10,000 requests/s.")
     ] = 1,
     authorities: Annotated[
-        Path | None, typer.Option("--ca", metavar="FILE", help="Certificates to trust for https, not the system's.")
+        Path | None, typer.Option("--ca", metavar="FILE", help="Signers to trust for https; else PODIUM_CA_FILE's.")
     ] = None,
     fail_on_error: Annotated[
         bool, typer.Option("--fail-on-error", help="Exit code 1 when any request failed.")
@@ -88,6 +89,8 @@ def load(
     from podium.load import bounds
     from podium.load.driver import Driver, DriverFailed
 
+    if authorities is None and os.environ.get("PODIUM_CA_FILE"):
+        authorities = Path(os.environ["PODIUM_CA_FILE"])
     if authorities is not None and not authorities.is_file():
         raise InvalidInput(Issue("--ca", f"no such file: {authorities}"))
     if given is not None and body is not None:
