@@ -171,7 +171,7 @@ def _check_quota(tx: Read, wish: AnyResource, current: AnyResource | None) -> No
         raise Refused(
             f"{wish.kind} {wish.key}: {reason}",
             next_step=f"ask for less, or have an admin raise spec.quota of Workspace {workspace}",
-            details={"field": "spec.replicas"},
+            details={"field": "spec.replicas" if wish.spec.scaling is None else "spec.scaling.max"},
         )
 
 
