@@ -85,6 +85,18 @@ def test_rates_latencies_replicas_and_weights(served: ApiServer) -> None:
     }  # fmt: skip
 
 
+def test_who_ran_until_just_now_is_in_it_and_old_ones_are_not(served: ApiServer) -> None:
+    with served.store.write(TESTER) as tx:
+        for number in (3, 4):
+            tx.create(_bare(revision(number, phase="Idle", wantedReplicas=0)))
+    report(served, counted("churn-00004", 0, age=10), counted("churn-00004", 40))
+    churn = served.http().get(PATH, params={"window": "20s"}).json()["items"][0]
+    assert churn["requestsPerSecond"] == pytest.approx(2)
+    assert [(one["revision"], one["role"]) for one in churn["revisions"]] == [
+        ("churn-00001", "stable"), ("churn-00002", "candidate"), ("churn-00004", "retiring"),
+    ]  # fmt: skip
+
+
 def test_requests_after_a_quiet_time_wake_who_scales(served: ApiServer) -> None:
     store = served.store
     for lease in store.claim("w", kinds=["Deployment"], limit=9, lease_seconds=60, now=store._now()):

@@ -2,6 +2,7 @@
 
 import datetime
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -83,24 +84,45 @@ def _traffic(services: Services, workspace: str | None, seconds: float) -> Traff
         readings[row.workspace, row.deployment].append(row)
     with services.store.read() as tx:
         deployments = tx.list("Deployment", workspace=workspace).items
-        revisions = _by_deployment(tx, "Revision", workspace)
-        rollouts = _by_deployment(tx, "Rollout", workspace)
+        revisions = _revisions(tx, workspace, deployments, rows)
+        rollouts = {key: _rollout(tx, key[0], one) for key, one in _by_key(deployments).items()}
     items = []
     for deployment in deployments:
         key = (deployment.metadata.workspace, deployment.metadata.name)
-        rollout = rollouts[key].get(deployment.status.rollout or "")
         items.append(
             deployment_traffic(
-                deployment, (revisions[key], rollout), readings[key], lately, seconds=seconds, age=age
+                deployment, (revisions[key], rollouts[key]), readings[key], lately, seconds=seconds, age=age
             )
         )
     items.sort(key=lambda item: (item.workspace, item.deployment))
     return Traffic(window=seconds, at=now, items=items)
 
 
-def _by_deployment(tx: Read, kind: str, workspace: str | None) -> dict[_Key, dict[str, AnyResource]]:
-    """Those of each Deployment, by name."""
+def _by_key(deployments: Sequence[AnyResource]) -> dict[_Key, AnyResource]:
+    return {(one.metadata.workspace, one.metadata.name): one for one in deployments}
+
+
+def _rollout(tx: Read, workspace: str, deployment: AnyResource) -> AnyResource | None:
+    name = deployment.status.rollout
+    return tx.find("Rollout", workspace, name) if name else None
+
+
+def _revisions(
+    tx: Read, workspace: str | None, deployments: Sequence[AnyResource], rows: Sequence[LoadRow]
+) -> dict[_Key, dict[str, AnyResource]]:
+    """Those that run, serve or had requests, by Deployment and name. A Deployment keeps many more than these."""
     found: dict[_Key, dict[str, AnyResource]] = defaultdict(dict)
-    for one in tx.list(kind, workspace=workspace).items:
+    for one in tx.list("Revision", workspace=workspace, fields="status.phase!=Idle").items:
         found[one.metadata.workspace, one.spec.deployment][one.metadata.name] = one
+    others = {(row.workspace, row.deployment, row.revision) for row in rows}
+    others |= {
+        (*key, one.status.stable_revision)
+        for key, one in _by_key(deployments).items()
+        if one.status.stable_revision
+    }
+    for place, deployment, name in others:
+        known = found[place, deployment]
+        revision = None if name in known else tx.find("Revision", place, name)
+        if revision is not None:
+            known[name] = revision
     return found
