@@ -299,7 +299,7 @@ class GatewayReceipt(Status):
 
 
 class RetiringToken(Status):
-    """A token that counts as revoked from a time on, past or to come."""
+    """A token that counts as revoked from a time on."""
 
     id: str
     at: datetime.datetime

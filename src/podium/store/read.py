@@ -150,8 +150,7 @@ class Read:
         return tokens.revoked(self._connection, self.now)
 
     def retiring_tokens(self) -> _Retiring:
-        """The ids that were rotated, each with the time from which it counts as revoked; without those that have
-        expired by themselves."""
+        """The ids that were rotated and are still good, each with the time from which it counts as revoked."""
         return tokens.retiring(self._connection, self.now)
 
 

@@ -6,7 +6,7 @@ Called by `read` and `write`.
 import datetime
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, and_, insert, or_, select, update
 
 from podium.store.tables import tokens as table
 
@@ -68,20 +68,15 @@ def retire(connection: Connection, token_id: str, successor: str, at: datetime.d
 
 
 def retiring(connection: Connection, now: datetime.datetime) -> list[tuple[str, datetime.datetime]]:
-    """The ids that a gateway must refuse from a time on, be it past or to come: without those that are revoked, or
-    have expired by themselves; sorted."""
-    alive = or_(table.c.expires_at.is_(None), table.c.expires_at > now)
-    rotated = table.c.retires_at.is_not(None)
-    query = (
-        select(table.c.id, table.c.retires_at)
-        .where(rotated, table.c.revoked_at.is_(None), alive)
-        .order_by(table.c.id)
-    )
+    """The ids that a gateway must refuse from a time on that is to come, if they are not revoked before; sorted."""
+    waiting = and_(table.c.retires_at > now, table.c.revoked_at.is_(None))
+    query = select(table.c.id, table.c.retires_at).where(waiting).order_by(table.c.id)
     return [(row.id, row.retires_at) for row in connection.execute(query)]
 
 
 def revoked(connection: Connection, now: datetime.datetime) -> list[str]:
-    """The ids that a gateway must refuse: revoked, and not expired by themselves yet; sorted."""
+    """The ids that a gateway must refuse: revoked or retired, and not expired by themselves yet; sorted."""
     alive = or_(table.c.expires_at.is_(None), table.c.expires_at > now)
-    query = select(table.c.id).where(table.c.revoked_at.is_not(None), alive).order_by(table.c.id)
+    over = or_(table.c.revoked_at.is_not(None), table.c.retires_at <= now)
+    query = select(table.c.id).where(over, alive).order_by(table.c.id)
     return list(connection.execute(query).scalars())

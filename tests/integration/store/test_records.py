@@ -299,9 +299,16 @@ def test_a_rotated_token_ends_by_itself(store: Store) -> None:
             transaction.rotate_token(row("third", rotated_from=taken), end)
     with store.write(ALICE) as transaction, pytest.raises(NotFound):
         transaction.rotate_token(row("third", rotated_from="nobody"), end)
+    # When the time has come it is one of the revoked.
+    with store.write(ALICE) as transaction:
+        transaction.add_token(row("fourth"))
+        transaction.rotate_token(row("fifth", rotated_from="fourth"), begun)
+    with store.read() as snapshot:
+        assert snapshot.retiring_tokens() == [("old", later)]
+        assert snapshot.revoked_tokens() == ["fourth", "gone"]
     # What is revoked is no longer merely on its way there.
     with store.write(ALICE) as transaction:
         transaction.revoke_token("old")
     with store.read() as snapshot:
         assert snapshot.retiring_tokens() == []
-        assert snapshot.revoked_tokens() == ["gone", "old"]
+        assert snapshot.revoked_tokens() == ["fourth", "gone", "old"]

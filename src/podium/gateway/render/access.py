@@ -178,10 +178,12 @@ def revoked(rules: AccessRules) -> Document:
     looks at the clock itself, so that it needs neither agent nor server for it."""
     fields: dict[str, Any] = {}
     if rules.required:
-        principals = [_claim("jti", {"string_match": {"exact": token}}) for token in rules.revoked]
         policies: dict[str, Any] = {}
-        if principals:
-            policies["revoked"] = {"permissions": [{"any": True}], "principals": principals}
+        if rules.revoked:
+            # One claim against a list, not a list of claims: the token is looked into once.
+            ids = [{"string_match": {"exact": token}} for token in rules.revoked]
+            held = _claim("jti", {"or_match": {"value_matchers": ids}})
+            policies["revoked"] = {"permissions": [{"any": True}], "principals": [held]}
         for token, at in rules.retiring:
             policies[f"revoked since {token}"] = {
                 "permissions": [{"any": True}],
