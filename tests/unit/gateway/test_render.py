@@ -272,17 +272,20 @@ def wishes(draw: st.DrawFn) -> Wish:
 
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    found=st.lists(wishes(), max_size=6, unique_by=lambda wish: (wish.entry.workspace, wish.entry.deployment))
+    found=st.lists(
+        wishes(), max_size=6, unique_by=lambda wish: (wish.entry.workspace, wish.entry.deployment)
+    ),
+    gone=st.lists(st.sampled_from(["x", "y", "z"]), max_size=3, unique=True),
 )
-def test_envoy_takes_whatever_specs_allow(tmp_path: Path, found: list[Wish]) -> None:
+def test_envoy_takes_whatever_specs_allow(tmp_path: Path, found: list[Wish], gone: list[str]) -> None:
     pieces = [rendered(wish) for wish in found]
     rules = AccessRules.parse(
         {
             "jwks": JWKS,
             "issuer": "podium",
             "tokensRequired": True,
-            "revoked": ["x"],
-            "retiring": [{"id": "y", "at": "2030-01-01T00:00:00Z"}],
+            "revoked": gone,
+            "retiring": [{"id": "w", "at": "2030-01-01T00:00:00Z"}],
         }
     )
     given_settings = GatewaySettings(home=tmp_path, name="g", server_url="http://s", port=1)

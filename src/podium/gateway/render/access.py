@@ -182,7 +182,7 @@ def revoked(rules: AccessRules) -> Document:
         if rules.revoked:
             # One claim against a list, not a list of claims: the token is looked into once.
             ids = [{"string_match": {"exact": token}} for token in rules.revoked]
-            held = _claim("jti", {"or_match": {"value_matchers": ids}})
+            held = _claim("jti", {"or_match": {"value_matchers": ids}} if len(ids) > 1 else ids[0])
             policies["revoked"] = {"permissions": [{"any": True}], "principals": [held]}
         for token, at in rules.retiring:
             policies[f"revoked since {token}"] = {
