@@ -222,11 +222,23 @@ def test_tokens_that_were_rotated_are_policies_of_their_own() -> None:
     assert config["action"] == "DENY"
     assert set(config["policies"]) == {"revoked", "revoked since b"}
     assert b'"timestamp_value":"2030-01-02T02:04:05Z"' in revoked(rules).content
+    # Envoy takes a choice of two and more only.
+    assert config["policies"]["revoked"]["principals"] == [_jti({"string_match": {"exact": "a"}})]
+    more = AccessRules.parse({**said, "revoked": ["c", "a"]})
+    policies = json.loads(revoked(more).content)["resources"][0]["typed_config"]["rules"]["policies"]
+    either = [{"string_match": {"exact": name}} for name in ("a", "c")]
+    assert policies["revoked"]["principals"] == [_jti({"or_match": {"value_matchers": either}})]
     # A server of before says nothing of it, and rules do not grow with scopes in use.
     assert AccessRules.parse(said).retiring == ()
     assert (
         len(json.loads(access(rules, []).content)["resources"][0]["typed_config"]["rules"]["policies"]) == 5
     )
+
+
+def _jti(value: dict[str, Any]) -> dict[str, Any]:
+    path = [{"key": "podium"}, {"key": "jti"}]
+    found = {"filter": "envoy.filters.http.jwt_authn", "path": path, "value": value}
+    return {"sourced_metadata": {"metadata_matcher": found}}
 
 
 NAME = st.from_regex(r"[a-z]([-a-z0-9]{0,10}[a-z0-9])?", fullmatch=True)
