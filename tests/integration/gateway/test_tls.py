@@ -77,6 +77,7 @@ def secured(tmp_path: Path, server: WireServer) -> Iterator[Secured]:
     made.gateway.close()
 
 
+@pytest.mark.filterwarnings("ignore:.*TLSv1_1:DeprecationWarning")
 def test_both_protocols_and_no_old_ones(secured: Secured) -> None:
     secured.start()
     for offered, taken in (
