@@ -133,7 +133,8 @@ def _pending(rollout: Rollout, world: RolloutWorld) -> RolloutOutcome:
 
 def _lacks_baseline(rollout: Rollout, world: RolloutWorld) -> bool:
     """The candidate would be compared with fewer fresh replicas than it has itself."""
-    if not has_baseline(rollout.spec) or world.stable is None:
+    if not has_baseline(rollout.spec) or world.stable is None or is_dead(world.stable):
+        # Where nobody of the stable revision answers, fresh ones hardly will, and the candidate can.
         return False
     return len(baseline_of(world.stable)) < max(1, world.replicas)
 

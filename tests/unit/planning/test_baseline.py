@@ -197,6 +197,7 @@ def test_it_begins_when_the_baseline_is_ready_too() -> None:
         "its baseline was not ready within 5 s"
         in decide(late, world(stable=stable(replica(1)))).status.message
     )
+    assert decide(pending, world(stable=stable(replica(1, phase="Starting")))).status.weight == 10
     by_hand = rollout("Pending", BESIDE, spec={"requested": "promote"}, startedAt=at(-10))
     assert decide(by_hand, world(stable=stable(replica(1)))).status.phase == "Progressing"
 

@@ -7,10 +7,10 @@ from pydantic import BaseModel, ValidationError
 
 from podium.resources import issues as module
 from podium.resources.deployment import DeploymentSpec
-from podium.resources.strategies import Strategy
 from podium.resources.issues import issues_of
 from podium.resources.requests import PushRequest, TokenRequest
 from podium.resources.shape import Metadata
+from podium.resources.strategies import Strategy
 
 MODEL = {"name": "churn", "version": 1}
 
