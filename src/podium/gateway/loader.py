@@ -28,7 +28,7 @@ from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import Document, document
 from podium.gateway.render.listener import listener
 from podium.gateway.render.read_back import clusters_of, entries_of, is_configured, resources_of
-from podium.gateway.render.routes import EntryRoutes, entry_routes, route_table
+from podium.gateway.render.routes import EntryRoutes, entry_routes, has_own, route_table
 from podium.gateway.render.rules import published_routes, published_weights
 from podium.gateway.render.tls import certificate
 from podium.gateway.render.weights import over, prefix, read_weights, weights_document, weights_of
@@ -140,6 +140,11 @@ class Loader:
                 shares = {name: share for name, share in split.items() if name.startswith(f"{prefix(*key)}.")}
                 self._good[key] = Piece(None, own, shares, routes)
             self._choosing = any(piece.chosen_by_caller for piece in self._good.values())
+            configured = self._configured
+            if not has_own(table, configured=configured, version=__version__):
+                # They belong to the listener, which is written anew below.
+                kept = (piece.routes for piece in self._good.values())
+                self._files.write(ROUTES, route_table(kept, configured=configured, version=__version__))
         if self._settings.certificate is not None and self._files.version(CERTIFICATES) is None:
             from podium.gateway.certificates import read_certificate
 

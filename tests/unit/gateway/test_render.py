@@ -124,8 +124,8 @@ def test_calls_take_the_routes_that_requests_take(tmp_path: Path) -> None:
     names = [item["name"] for item in filters]
     # Before the tokens are looked at, the path says which Deployment a call is for; no message is read before that.
     assert names == [
-        "podium.grpc.naming", "podium.v1", "podium.streams",
-        "podium.tokens", "podium.place", "podium.revoked", "podium.access",
+        "podium.entrance.note", "podium.entrance.again", "podium.grpc.naming", "podium.v1",
+        "podium.streams", "podium.tokens", "podium.place", "podium.revoked", "podium.access",
         "envoy.filters.http.local_ratelimit", "envoy.filters.http.custom_response", "envoy.filters.http.buffer",
         "podium.adaptive", "envoy.filters.http.grpc_http1_reverse_bridge", "podium.grpc.bridging",
         "envoy.filters.http.router",

@@ -17,6 +17,10 @@ _TYPE = "envoy.extensions.filters.http.custom_response.v3.CustomResponse"
 _POLICY = "envoy.extensions.http.custom_response.local_response_policy.v3.LocalResponsePolicy"
 
 
+ON = {FILTER: typed(_TYPE)}
+"""For a route's `typed_per_filter_config`: that the filter is on, without a declared answer of this route."""
+
+
 def answering() -> dict[str, Any]:
     """The filter in the listener, which changes nothing; a route's own settings take its place."""
     return {"name": FILTER, "typed_config": typed(_TYPE)}

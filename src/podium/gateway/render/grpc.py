@@ -12,7 +12,7 @@ the frame on and adds trailers, and the first filter writes into these what went
 from typing import Any
 
 from podium.gateway.render.document import typed
-from podium.gateway.render.only_for import either, header, only_for
+from podium.gateway.render.only_for import either, header, only_for, switched_on
 from podium.resources.shape import DEFAULT_WORKSPACE
 
 SERVICE = "inference.GRPCInferenceService"
@@ -187,9 +187,27 @@ end
 """
 
 
+_NAMES, _BRIDGE, _BRIDGES = (
+    "podium.grpc.naming",
+    "envoy.filters.http.grpc_http1_reverse_bridge",
+    "podium.grpc.bridging",
+)
+_CALL_TYPE = "application/grpc"
+MATCHES: tuple[dict[str, Any], ...] = (
+    {"prefix": "/", "headers": [{"name": "content-type", "string_match": {"prefix": _CALL_TYPE}}]},
+)
+"""Which requests are calls, as the matches of routes."""
+ON = {
+    **switched_on(_NAMES),
+    _BRIDGE: typed("envoy.extensions.filters.http.grpc_http1_reverse_bridge.v3.FilterConfigPerRoute"),
+    **switched_on(_BRIDGES),
+}
+"""For a route's `typed_per_filter_config`: that these filters are on."""
+
+
 def naming() -> dict[str, Any]:
     """The filter in front of all others."""
-    return _for_calls("podium.grpc.naming", _NAMING)
+    return _for_calls(_NAMES, _NAMING)
 
 
 def bridging() -> list[dict[str, Any]]:
@@ -200,8 +218,8 @@ def bridging() -> list[dict[str, Any]]:
         withhold_grpc_frames=True,
     )
     return [
-        {"name": "envoy.filters.http.grpc_http1_reverse_bridge", "typed_config": bridge},
-        _for_calls("podium.grpc.bridging", _BRIDGING),
+        {"name": _BRIDGE, "typed_config": bridge},
+        _for_calls(_BRIDGES, _BRIDGING),
     ]
 
 
@@ -209,5 +227,5 @@ def _for_calls(name: str, code: str) -> dict[str, Any]:
     """A script that runs for calls only."""
     # The scripts say when the route is to be looked for again: the path that the last one leaves behind is no route's.
     fields = {"default_source_code": {"inline_string": code}, "clear_route_cache": False}
-    calls = either(*(header("content-type", {"prefix": kind}) for kind in ("application/grpc", MESSAGE_TYPE)))
+    calls = either(*(header("content-type", {"prefix": kind}) for kind in (_CALL_TYPE, MESSAGE_TYPE)))
     return only_for(calls, name, typed("envoy.extensions.filters.http.lua.v3.Lua", **fields))

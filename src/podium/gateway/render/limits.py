@@ -24,6 +24,10 @@ _ENDLESS = {"max_tokens": 2**32 - 1, "tokens_per_fill": 2**32 - 1, "fill_interva
 """Envoy wants a bucket for all, also where only callers are counted."""
 
 
+ON = {FILTER: typed(_TYPE, stat_prefix="podium", token_bucket=_ENDLESS)}
+"""For a route's `typed_per_filter_config`: that the filter is on, without a limit of this route."""
+
+
 def limiting() -> dict[str, Any]:
     """The filter in the listener, which lets everything through; a route's own settings take its place."""
     return {"name": FILTER, "typed_config": typed(_TYPE, stat_prefix="podium")}

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from podium.gateway.render import fallback, grpc, limits, protection, streams, tls, v1
+from podium.gateway.render import entrance, fallback, grpc, limits, protection, streams, tls, v1
 from podium.gateway.render.access import CALLER_HEADER, FILTERS, placing
 from podium.gateway.render.cascade import CASCADE_HEADER
 from podium.gateway.render.counting import counting
@@ -109,18 +109,14 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
     """In the order in which a request meets them."""
     buffer = typed("envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=DEFAULT_MAX_BODY)
     return [
-        grpc.naming(),
-        v1.paths(),
-        streams.without_timeout(),
+        *entrance.off(*entrance.passing(), grpc.naming(), v1.paths(), streams.without_timeout()),
         _delivered(settings, TOKENS),
         placing(),
         _delivered(settings, REVOKED),
         _delivered(settings, ACCESS),
-        limits.limiting(),
-        fallback.answering(),
+        *entrance.off(limits.limiting(), fallback.answering()),
         {"name": "envoy.filters.http.buffer", "typed_config": buffer},
-        protection.adapting(),
-        *grpc.bridging(),
+        *entrance.off(protection.adapting(), *grpc.bridging()),
         {
             "name": "envoy.filters.http.router",
             "typed_config": typed("envoy.extensions.filters.http.router.v3.Router"),

@@ -1,6 +1,7 @@
 """Filters that run for some requests only. Called by the renderers of filters that most requests do not concern.
 
-A filter that is skipped costs Envoy a comparison; a script that runs for every request costs it a fourth more.
+A filter that is skipped costs Envoy some microseconds, a script that runs for every request a fourth of all. One that
+is off (`entrance`) costs nothing.
 """
 
 from typing import Any
@@ -23,6 +24,11 @@ def only_for(requests: dict[str, Any], name: str, config: dict[str, Any]) -> dic
             xds_matcher={"matcher_list": {"matchers": [others]}},
         ),
     }
+
+
+def switched_on(name: str) -> dict[str, Any]:
+    """For a route's `typed_per_filter_config`: that the filter `name`, made by `only_for`, is on."""
+    return {name: typed("envoy.extensions.common.matching.v3.ExtensionWithMatcherPerRoute")}
 
 
 def header(name: str, match: dict[str, Any]) -> dict[str, Any]:

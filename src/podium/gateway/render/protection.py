@@ -7,7 +7,7 @@ breakers hold for each cluster, so for each revision in each role, and for each 
 from typing import Any
 
 from podium.gateway.render.document import seconds, typed
-from podium.gateway.render.only_for import header
+from podium.gateway.render.only_for import header, switched_on
 from podium.resources.traffic import AdaptiveConcurrency, CircuitBreaker, OutlierEjection
 
 FILTER = "podium.adaptive"
@@ -17,6 +17,8 @@ _NO_LIMIT = 1_000_000
 _RETRIES = 1_000
 """Repeated requests under way at once: enough for all that a dying replica had, not for a storm of them."""
 _MATCHING = "envoy.extensions.common.matching.v3."
+ON = switched_on(FILTER)
+"""For a route's `typed_per_filter_config`: that the adaptive filter is on, without a limit of this route."""
 
 
 def breakers(wish: CircuitBreaker | None, *, most: int | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from podium.gateway.render.document import Document, document, fragment, seconds, typed
+from podium.gateway.render.entrance import entrances
 from podium.gateway.render.mirror import mirroring, recorded
 from podium.gateway.render.problem import answer
 from podium.gateway.render.sticky import keyed
@@ -178,6 +179,7 @@ def _before(configured: bool, version: str) -> tuple[bytes, ...]:
     live = {"status": 200, "body": {"inline_string": '{"live":true}'}}
     server = {"status": 200, "body": {"inline_string": fragment(about).decode()}}
     return (
+        *(fragment(route) for route in entrances()),
         fragment({"match": {"path": "/v2"}, "direct_response": server, **plain}),
         fragment({"match": {"path": "/v2/health/live"}, "direct_response": live, **plain}),
         fragment(
@@ -233,6 +235,11 @@ def route_table(entries: Iterable[EntryRoutes], *, configured: bool, version: st
     before = _before(configured, version)
     routes = b",".join([*before, *pinned, _VERSIONS, *published, *main, _UNKNOWN, _NO_PATH])
     return document([_FRAME[0] + routes + _FRAME[1]])
+
+
+def has_own(table: bytes, *, configured: bool, version: str) -> bool:
+    """Whether a table has the routes in front of all entries that this version writes there."""
+    return b",".join(_before(configured, version)) in table
 
 
 def _frame() -> tuple[bytes, bytes]:

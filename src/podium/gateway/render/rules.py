@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 from podium.gateway.render.document import fragment
+from podium.gateway.render.entrance import alike
 from podium.gateway.render.problem import answer
 from podium.gateway.render.routes import EntryRoutes, Handling, public_path, route_to
 from podium.gateway.render.sticky import keyed
@@ -35,7 +36,7 @@ def published_routes(plan: RoutePlan) -> EntryRoutes:
         said = answer("notFound", 404, f"no rule of route {plan.workspace}/{plan.route} matches this request")
         routes.append({"match": {"path_separated_prefix": outside}, "direct_response": said})
     named = route_id(plan.workspace, plan.route)
-    return EntryRoutes(published=tuple(fragment({**route, "name": named}) for route in routes))
+    return EntryRoutes(published=tuple(fragment({**route, "name": named}) for route in alike(routes)))
 
 
 def _rule_routes(plan: RoutePlan, rule: RulePlan) -> list[dict[str, Any]]:

@@ -9,11 +9,19 @@ the request timeout, and a stream on which nothing moves at all ends with Envoy'
 from typing import Any
 
 from podium.gateway.render.document import typed
-from podium.gateway.render.only_for import either, header, only_for
+from podium.gateway.render.only_for import either, header, only_for, switched_on
 
 _TIMEOUT = "x-envoy-upstream-rq-timeout-ms"
 _PATH = "/generate_stream"
 _EVENTS = "text/event-stream"
+_ASKED = ((":path", {"contains": _PATH}), ("accept", {"contains": _EVENTS}))
+_FILTER = "podium.streams"
+MATCHES: tuple[dict[str, Any], ...] = tuple(
+    {"prefix": "/", "headers": [{"name": name, "string_match": match}]} for name, match in _ASKED
+)
+"""Which requests ask for a stream, as the matches of routes."""
+ON = switched_on(_FILTER)
+"""For a route's `typed_per_filter_config`: that this filter is on."""
 
 
 def without_timeout() -> dict[str, Any]:
@@ -23,5 +31,4 @@ def without_timeout() -> dict[str, Any]:
         "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation",
         mutations={"request_mutations": [{"append": zero}]},
     )
-    asked = either(header(":path", {"contains": _PATH}), header("accept", {"contains": _EVENTS}))
-    return only_for(asked, "podium.streams", freed)
+    return only_for(either(*(header(name, match) for name, match in _ASKED)), _FILTER, freed)

@@ -8,7 +8,7 @@ path, and those of other servers are asked for what stands behind the Deployment
 from typing import Any
 
 from podium.gateway.render.document import typed
-from podium.gateway.render.only_for import header, only_for
+from podium.gateway.render.only_for import header, only_for, switched_on
 
 _REWRITING = """
 function envoy_on_request(handle)
@@ -21,6 +21,14 @@ function envoy_on_request(handle)
 end
 """
 _PATHS = "(/ws/[^/]+)?/v1/models/.*"
+_FILTER = "podium.v1"
+MATCHES: tuple[dict[str, Any], ...] = (
+    {"prefix": "/v1/"},
+    {"prefix": "/ws/", "headers": [{"name": ":path", "string_match": {"contains": "/v1/models/"}}]},
+)
+"""These paths, and some more, as the matches of routes."""
+ON = switched_on(_FILTER)
+"""For a route's `typed_per_filter_config`: that this filter is on."""
 
 
 def paths() -> dict[str, Any]:
@@ -29,4 +37,4 @@ def paths() -> dict[str, Any]:
         "envoy.extensions.filters.http.lua.v3.Lua", default_source_code={"inline_string": _REWRITING}
     )
     v1 = header(":path", {"safe_regex": {"google_re2": {}, "regex": _PATHS}})
-    return only_for(v1, "podium.v1", script)
+    return only_for(v1, _FILTER, script)
