@@ -120,7 +120,10 @@ def test_every_way_speaks_tls_and_knows_a_renewed_certificate(up: Up) -> None:
     url = f"https://localhost:{known['apiPort']}"
     with Client(url=url, token=token, ca_file=up.authority.file) as client:
         assert client.ready()
-    with Client(url=url, token=token) as stranger, pytest.raises(Unavailable, match="is not taken: .*certificate"):
+    with (
+        Client(url=url, token=token) as stranger,
+        pytest.raises(Unavailable, match="is not taken: .*certificate"),
+    ):
         stranger.ready()
     elsewhere = ["models", "--url", url]
     up.environment["PODIUM_TOKEN"] = str(token)
