@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from podium.analysis.answers import Answer, read_answer
@@ -76,7 +76,8 @@ class Comparing:
     def __init__(self, store: Store, targets: Mapping[str, Recordings]) -> None:
         self._store, self._targets = store, targets
         self._compared: dict[str, _Compared] = {}
-        self._shadows: dict[str, _Shadow] = {}
+        self._shadows: dict[str, _Shadow] | None = None
+        """Of the look before, by uid; None: this is the first."""
         self._routes = _Routes()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="comparisons", daemon=True)
@@ -101,14 +102,17 @@ class Comparing:
 
     def look(self) -> None:
         """One pass over every shadow that gets copies, and a last one over those that no longer do."""
+        kept = self._store.comparisons() if self._shadows is None else []
         with self._store.read() as tx:
             found = {one.revision.uid: one for one in self._attached(tx)}
-        for uid, gone in self._shadows.items():
-            if uid not in found:
-                self._each(gone, last=True)
-        self._shadows = found
-        for one in found.values():
-            self._each(one, last=False)
+            before = _before(tx, kept) if self._shadows is None else self._shadows
+        gone = {uid: one for uid, one in before.items() if uid not in found}
+        failed = {uid: one for uid, one in gone.items() if not self._each(one, last=True)}
+        self._shadows = {**found, **failed}
+        for uid, one in found.items():
+            # Who was a champion until now may have written something since.
+            earlier = before[uid].champions if uid in before else {}
+            self._each(replace(one, champions={**earlier, **one.champions}), last=False)
 
     def _attached(self, tx: Read) -> list[_Shadow]:
         attached: list[Attached] = []
@@ -120,16 +124,10 @@ class Comparing:
             if isinstance(rollout.spec.settings.strategy, ShadowStrategy):
                 entry = _entry(tx, rollout.metadata.workspace, rollout.spec.deployment)
                 attached += shadows.of_rollout(rollout, entry) if entry else []
-        made = []
-        for one in shadows.merged(attached):
-            revision = tx.find("Revision", one.workspace, one.shadow)
-            champions = {name: tx.find("Revision", one.workspace, name) for name in one.champions}
-            if revision is not None:
-                known = {name: champion for name, champion in champions.items() if champion is not None}
-                made.append(_Shadow(one, revision, known))
-        return made
+        return _with_revisions(tx, shadows.merged(attached))
 
-    def _each(self, shadow: _Shadow, *, last: bool) -> None:
+    def _each(self, shadow: _Shadow, *, last: bool) -> bool:
+        """One pass over one shadow; whether it could be made."""
         uid = shadow.revision.uid
         try:
             compared = self._compared.get(uid) or self._kept(uid)
@@ -140,6 +138,7 @@ class Comparing:
                 del self._compared[uid]
             if not self._save(shadow, compared, ended=last):
                 self._compared.pop(uid, None)
+            return True
         except PodiumError as error:
             # What was read and not kept is read again.
             self._compared.pop(uid, None)
@@ -149,6 +148,7 @@ class Comparing:
         except Exception:
             self._compared.pop(uid, None)
             _log.exception("shadow %s could not be compared, it is tried again", shadow.attached.shadow)
+        return False
 
     def _kept(self, uid: str) -> _Compared:
         row = self._store.comparison(uid)
@@ -227,6 +227,28 @@ class Comparing:
             state=state,
         )
         return self._store.save_comparison(row)
+
+
+def _before(tx: Read, kept: Iterable[dict[str, Any]]) -> dict[str, _Shadow]:
+    """Shadows that got copies when a server last looked, by uid: they may have ceased to while none ran."""
+    champions: dict[tuple[str, str], dict[str, tuple[str, ...]]] = {}
+    for item in kept:
+        if item["sources"]:
+            champions.setdefault((item["workspace"], item["shadow"]), {})[item["champion"]] = ()
+    attached = [Attached(workspace, shadow, names) for (workspace, shadow), names in champions.items()]
+    return {one.revision.uid: one for one in _with_revisions(tx, attached)}
+
+
+def _with_revisions(tx: Read, attached: Iterable[Attached]) -> list[_Shadow]:
+    """Those whose revision is still there, each with its champions that are."""
+    made = []
+    for one in attached:
+        revision = tx.find("Revision", one.workspace, one.shadow)
+        champions = {name: tx.find("Revision", one.workspace, name) for name in one.champions}
+        if revision is not None:
+            known = {name: champion for name, champion in champions.items() if champion is not None}
+            made.append(_Shadow(one, revision, known))
+    return made
 
 
 def _message(one: Comparison, champion: Revision | None, shadow: Revision) -> str:
