@@ -122,7 +122,7 @@ def test_every_way_speaks_tls_and_knows_a_renewed_certificate(up: Up) -> None:
         assert client.ready()
     with (
         Client(url=url, token=token) as stranger,
-        pytest.raises(Unavailable, match="is not taken: .*certificate"),
+        pytest.raises(Unavailable, match=r"is not taken: .*certificate"),
     ):
         stranger.ready()
     elsewhere = ["models", "--url", url]
