@@ -43,7 +43,7 @@ def copies(plant: Any, *counts: tuple[int, int, int]) -> None:
             {"upstream_rq_total": total, "upstream_rq_completed": total, "upstream_rq_5xx": bad}
             for bad in (stable, candidate)
         ]
-        rows.append(SampleRow(uid, at + second, "gw", f"e1{COPIES}", 5000, *arms))
+        rows.append(SampleRow(uid, at + second, "gw", f"e1{COPIES}", 5000, arms[0], arms[1]))
     plant.store.append_samples(uid, rows)
     plant.store.wake(uid)
     plant.settle()
