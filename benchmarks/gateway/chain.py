@@ -128,7 +128,18 @@ def cuts(config: dict[str, Any]) -> dict[str, Cut]:
     """By name: everything that can be left out of the chain, and still answers."""
     [own] = config["static_resources"]["listeners"]
     manager = manager_of(own)
-    filters = [one["name"] for one in manager["http_filters"] if not one["name"].endswith(".router")]
+    # One that is off, and that no route of ours switches on, is not there for these requests.
+    on = {
+        name
+        for route in manager["route_config"]["virtual_hosts"][0]["routes"]
+        if route["match"].get("path_separated_prefix") == f"/v2/models/{ROUTE}"
+        for name in route.get("typed_per_filter_config", {})
+    }
+    filters = [
+        one["name"]
+        for one in manager["http_filters"]
+        if not one["name"].endswith(".router") and (not one.get("disabled") or one["name"] in on)
+    ]
     found: dict[str, Cut] = {f"filter {name}": _no_filter(name) for name in filters}
     for one in manager.get("access_log", []):
         found[_LOGS.get(one["name"], one["name"])] = _no_log(one["name"])
