@@ -21,7 +21,15 @@ from tests.integration.api.server import TESTER, ApiServer, deployment, model, s
 
 OPEN = {"isAlive", "isReady", "getMetrics", "listSchemas", "getSchema"}
 GATEWAY = {"watch", "getGatewayConfig", "reportGateway"}
-ADMINS = {"createToken", "listTokens", "getToken", "rotateToken", "revokeToken", "deleteWorkspace", "forgetGateway"}
+ADMINS = {
+    "createToken",
+    "listTokens",
+    "getToken",
+    "rotateToken",
+    "revokeToken",
+    "deleteWorkspace",
+    "forgetGateway",
+}
 """deleteWorkspace asks for a writer first, and then for an admin."""
 BODIES: dict[str, Any] = {
     "apply": model("m", workspace="red"),
@@ -163,6 +171,8 @@ def test_gateway_reads_objects_and_reports(server: ApiServer) -> None:
                 "getBlob",
                 "listGateways",
                 "getProfile",
+                "getAllComparisons",
+                "getComparisons",
             }
         )
         assert (answer.status_code == 403) is not allowed, (operation, answer.status_code)
