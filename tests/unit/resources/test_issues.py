@@ -79,7 +79,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         (
             {"type": "canary", "previewFor": "1m"},
             "rollout.strategy.previewFor",
-            "known: keepOld, steps, type, warmup",
+            "known: baseline, keepOld, steps, type, warmup",
         ),
         ({"type": "blueGreen", "keepold": "1m"}, "rollout.strategy.keepold", "did you mean keepOld?"),
     ],
