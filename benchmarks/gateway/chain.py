@@ -73,8 +73,10 @@ def full(folder: Path, port: int, sockets: Sequence[Path], record: Path | None) 
     rules = access.AccessRules.parse(
         {"jwks": authority.jwks(), "issuer": ISSUER, "tokensRequired": True, "revoked": []}
     )
+    choosing = any(piece.chosen_by_caller for piece in pieces)
     delivered = {
-        TOKENS: access.tokens(rules), REVOKED: access.revoked(rules), ACCESS: access.access(rules, ["default"]),
+        TOKENS: access.tokens(rules, choosing=choosing), REVOKED: access.revoked(rules),
+        ACCESS: access.access(rules, ["default"]),
     }  # fmt: skip
     [own] = _resources(listener(settings))
     [table] = _resources(route_table([piece.routes for piece in pieces], configured=True, version="0"))
