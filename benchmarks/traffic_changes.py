@@ -155,7 +155,7 @@ def gateway_restarted(world: World) -> str:
         load = _EitherGateway(url, world.bodies, rate=_BESIDE_RATE, token=world.installation.token)
         load.ports = (port, first)
         with running(load, requests=20, timeout=60.0):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0, f"the gateway ended with {process.returncode}"
             mark = time.time()
             load.wait_until(lambda answers: bool(answers.since(mark + 0.5)), 60.0)

@@ -78,7 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     ps = commands.add_parser("ps", parents=[common], help="which processes run")
     ps.add_argument("--json", action="store_true")
     commands.add_parser("server", parents=[common], help="API and reconcilers")
-    commands.add_parser("gateway", parents=[common], help="the config agent and its Envoy")
+    gateway = commands.add_parser("gateway", parents=[common], help="the config agent and its Envoy")
+    gateway.add_argument(
+        "--alone", action="store_true", help="nobody starts it again: SIGTERM stops Envoy too"
+    )
     commands.add_parser("gateway-upgrade", parents=[common], help="hand Envoy over to a new one in place")
     commands.add_parser("migrate", parents=[common], help="bring the database to this version")
     serve = commands.add_parser("serve-model", parents=[common], help="one model, without a server")
@@ -165,7 +168,7 @@ def _gateway(settings: Settings, options: argparse.Namespace) -> int:
 
     configure_logging()
     supervisor.record(settings, "gateway")
-    run(settings)
+    run(settings, alone=options.alone)
     return 0
 
 

@@ -10,11 +10,11 @@ from podium.resources.errors import Unavailable
 _TOKEN_WAIT = 120.0
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, *, alone: bool = False) -> None:
     """Run the agent and its Envoy until a signal says otherwise (see `podium.gateway.main`)."""
     private_folder(settings.home)
     private_folder(settings.sockets)
-    main.run(gateway_settings(settings, token=_token(settings)))
+    main.run(gateway_settings(settings, token=_token(settings)), alone=alone)
 
 
 def gateway_settings(settings: Settings, *, token: str | None) -> GatewaySettings:

@@ -1,6 +1,6 @@
 """Says of each Route whether it is in force: loaded by every gateway, refused by one, short of a Deployment.
 
-Called by the loop, woken by gateway reports while it waits. It changes nothing but the status: gateways read the spec.
+Called by the loop. It changes nothing but the status: gateways read the spec.
 """
 
 from podium.control.gateways import KNOWN_FOR
@@ -36,6 +36,9 @@ class RouteReconciler:
             self._store.release(lease, outcome.next_at, attempts=0)
             return
         with self._store.apply(lease, self._actor) as tx:
+            if tx.by_uid(lease.uid) is None:
+                tx.finish(None)
+                return
             status = outcome.status
             if outcome.new_wish:
                 status = status.model_copy(update={"version": tx.version})

@@ -1,6 +1,6 @@
 """The gateway's loop: follow the server, get it loaded in Envoy, keep Envoy alive, report what is loaded.
 
-Started by `main.run`. Calls `fleet`, `loader`, `envoy_process`, `stats` and the two ports of `feed`. While the server
+Started by `main.run`. Calls `fleet`, `loader`, `envoy_process`, `reporting` and the feed. While the server
 is gone nothing changes and Envoy is kept alive from the files in place; nothing here waits for the server but the
 tasks that talk to it.
 """
@@ -9,24 +9,21 @@ import asyncio
 import contextlib
 import datetime
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from podium.gateway.admin import Admin
 from podium.gateway.binary import find_binary
 from podium.gateway.envoy_log import EnvoyLog
 from podium.gateway.envoy_process import EnvoyProcess
-from podium.gateway.feed import Feed, Report, Reporter
+from podium.gateway.feed import Feed, Reporter
 from podium.gateway.files import WatchedFiles
-from podium.gateway.fleet import Fleet, Key, Measured, WatchedRollout, Wish, route_name
-from podium.gateway.load_report import LoadCounters
+from podium.gateway.fleet import Fleet, Key, Wish, route_name
 from podium.gateway.loader import Loader, RefusedByEnvoy
 from podium.gateway.render.access import AccessRules
-from podium.gateway.render.buckets import edge_for
-from podium.gateway.settings import CLUSTERS, KINDS, ROUTES, CertificateFiles, GatewaySettings
-from podium.gateway.stats import read_counters
+from podium.gateway.reporting import Reporting, longer
+from podium.gateway.settings import KINDS, CertificateFiles, GatewaySettings
 from podium.resources.errors import Expired, InvalidInput, Refused, Unavailable
 
 if TYPE_CHECKING:
@@ -35,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ACCESS_SECONDS = 1.0
-_SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 2.0
+_SHORTEST_WAIT = 0.05
 _YOUNG_SECONDS = 5.0
 _LONGEST_RESTART_WAIT = 5.0
 
@@ -46,30 +43,24 @@ class Agent:
     def __init__(self, settings: GatewaySettings, feed: Feed, report: Reporter) -> None:
         self._settings = settings
         self._feed = feed
-        self._reporter = report
         self._admin = Admin(settings.layout.admin_socket)
         settings.layout.prepare()
         self._files = WatchedFiles(settings.layout)
         self._loader = Loader(settings, self._files, self._admin, EnvoyLog(settings.layout.log))
         self._envoy = EnvoyProcess(settings, find_binary(), self._admin)
         self._fleet = Fleet()
-        self._counters = LoadCounters(self._admin)
         self._dirty: set[Key] = set()
         self._listed = False
         self._access: AccessRules | None = None
         self._access_loaded: tuple[AccessRules, frozenset[str]] | None = None
         self._access_refused: tuple[AccessRules, frozenset[str]] | None = None
-        self._observed = 0
-        self._rejected_at: dict[Key, int] = {}
-        self._shifted = False
-        self._problem = ""
-        self._access_problem = ""
-        self._upgrade_problem = ""
+        self._reports = Reporting(
+            settings, report, self._admin, self._envoy, self._fleet, self._loader, self._files
+        )
         self._certificate = _watched(settings.certificate)
         self._work = asyncio.Event()
         self._access_due = asyncio.Event()
-        self._report_due = asyncio.Event()
-        self._serving = asyncio.Event()
+        self._serving = self._reports.serving
         self._end = asyncio.Event()
         self._handing_over = asyncio.Lock()
         self._stop_envoy = False
@@ -77,7 +68,7 @@ class Agent:
     @property
     def observed_version(self) -> int:
         """What is reported."""
-        return self._observed
+        return self._reports.observed
 
     @property
     def envoy(self) -> EnvoyProcess:
@@ -99,7 +90,13 @@ class Agent:
             await self._bring_up()
             tasks = [
                 asyncio.create_task(loop(), name=loop.__name__)
-                for loop in (self._supervise, self._follow, self._follow_access, self._load, self._report)
+                for loop in (
+                    self._supervise,
+                    self._follow,
+                    self._follow_access,
+                    self._load,
+                    self._reports.run,
+                )
             ]
             ending = asyncio.create_task(self._end.wait(), name="end")
             done, _ = await asyncio.wait([*tasks, ending], return_when=asyncio.FIRST_COMPLETED)
@@ -119,7 +116,7 @@ class Agent:
         async with self._handing_over:
             await self._envoy.hand_over()
             self._loader.forget_counts()
-        self._report_due.set()
+        self._reports.due.set()
 
     # --- Envoy -------------------------------------------------------------------------------------------------
 
@@ -164,8 +161,8 @@ class Agent:
         try:
             await self.upgrade()
         except (Refused, Unavailable) as error:
-            self._upgrade_problem = f"the Envoy that runs is outdated: {error.message}"
-            log.warning("%s", self._upgrade_problem)
+            self._reports.problems["upgrade"] = f"the Envoy that runs is outdated: {error.message}"
+            log.warning("%s", self._reports.problems["upgrade"])
 
     async def _supervise(self) -> None:
         """Start Envoy again whenever it has died: at once, and with growing pauses if it keeps dying."""
@@ -187,7 +184,7 @@ class Agent:
                 self._envoy.restarts += 1
                 self._loader.forget_counts()
                 self._serving.set()
-            self._report_due.set()
+            self._reports.due.set()
 
     async def _start_again(self, wait: float) -> float:
         while True:
@@ -196,11 +193,11 @@ class Agent:
                 self._restore_unconfirmed()
                 await self._envoy.start()
             except (Unavailable, OSError) as error:
-                self._problem = f"Envoy does not start: {error}"
-                log.error("%s", self._problem)
+                self._reports.problems["loading"] = f"Envoy does not start: {error}"
+                log.error("%s", self._reports.problems["loading"])
                 wait = min(max(0.1, wait * 2), _LONGEST_RESTART_WAIT)
             else:
-                self._problem = ""
+                self._reports.problems["loading"] = ""
                 return wait
 
     # --- from the server ---------------------------------------------------------------------------------------
@@ -210,9 +207,9 @@ class Agent:
 
     async def _follow_once(self, alive: Callable[[], None]) -> None:
         listing = await self._feed.listing()
-        if listing.version < self._observed:
+        if listing.version < self._reports.observed:
             # The database was restored from an older copy: its versions will be counted a second time.
-            self._observed = 0
+            self._reports.observed = 0
         self._dirty |= self._fleet.reset(listing.objects, listing.version) | self._loader.keys
         self._listed = True
         alive()
@@ -231,7 +228,7 @@ class Agent:
                     self._work.set()
             except Unavailable as error:
                 log.info("the watch broke off and goes on at %d: %s", after, error.message)
-                wait = _longer(wait)
+                wait = longer(wait)
             await asyncio.sleep(wait or _SHORTEST_WAIT)
 
     async def _follow_access(self) -> None:
@@ -264,34 +261,35 @@ class Agent:
                 await self._loader.sweep()
                 self._envoy.trim_log()
                 wait = 0.0
-                if self._problem:
-                    self._problem = ""
+                if self._reports.problems["loading"]:
+                    self._reports.problems["loading"] = ""
             except (Unavailable, RefusedByEnvoy, OSError) as error:
                 # Whatever it was, the wish stands and is tried again with whatever has come meanwhile.
-                self._problem = f"not loaded yet: {error}"
-                log.warning("%s", self._problem)
-                wait = _longer(wait)
+                self._reports.problems["loading"] = f"not loaded yet: {error}"
+                log.warning("%s", self._reports.problems["loading"])
+                wait = longer(wait)
                 await asyncio.sleep(wait)
                 self._work.set()
 
-    @property
-    def _certificate_problem(self) -> str:
-        return self._certificate.problem if self._certificate else ""
-
     async def _load_certificate(self) -> None:
-        found = self._certificate.take(datetime.datetime.now(datetime.UTC)) if self._certificate else None
-        if self._certificate is None or found is None:
+        if self._certificate is None:
             return
         try:
-            await self._loader.load_certificate(found)
-        except RefusedByEnvoy as error:
-            self._certificate.refuse(error.message)
-            log.error("%s", self._certificate.problem)
-        except Unavailable:
-            self._certificate.again()
-            raise
-        else:
-            log.info("the certificate is good until %s", found.ends)
+            found = self._certificate.take(datetime.datetime.now(datetime.UTC))
+            if found is None:
+                return
+            try:
+                await self._loader.load_certificate(found)
+            except RefusedByEnvoy as error:
+                self._certificate.refuse(error.message)
+                log.error("%s", self._certificate.problem)
+            except Unavailable:
+                self._certificate.again()
+                raise
+            else:
+                log.info("the certificate is good until %s", found.ends)
+        finally:
+            self._reports.problems["certificate"] = self._certificate.problem
 
     async def _load_access(self) -> None:
         if self._access is None or not self._listed:
@@ -305,10 +303,12 @@ class Agent:
         except RefusedByEnvoy as error:
             # Routes must go on: a rollback never waits for somebody to repair the token rules.
             self._access_refused = wanted
-            self._access_problem = f"the token rules are refused, the ones before stay in force: {error}"
-            log.error("%s", self._access_problem)
+            self._reports.problems["access"] = (
+                f"the token rules are refused, the ones before stay in force: {error}"
+            )
+            log.error("%s", self._reports.problems["access"])
         else:
-            self._access_loaded, self._access_problem = wanted, ""
+            self._access_loaded, self._reports.problems["access"] = wanted, ""
 
     async def _load_routes(self) -> None:
         # A gateway that knows no rules yet must not show routes to everybody.
@@ -324,132 +324,27 @@ class Agent:
         try:
             if wishes or not self._loader.configured:
                 watched = self._fleet.watched_rollouts()
-                before = {key: self._measured(key, rollout) for key, rollout in watched.items()}
+                before = {key: self._reports.measured(key, rollout) for key, rollout in watched.items()}
                 await self._loader.load(wishes)
-                self._shifted |= any(
-                    self._measured(key, watched[key]) != weight for key, weight in before.items()
+                self._reports.shifted |= any(
+                    self._reports.measured(key, watched[key]) != weight for key, weight in before.items()
                 )
         except BaseException:
             self._dirty |= dirty
             raise
         for key in wishes:
-            if key in self._loader.refused:
-                self._rejected_at[key] = version
-        if version > self._observed:
-            self._observed = version
-            self._report_due.set()
-
-    # --- to the server -----------------------------------------------------------------------------------------
-
-    async def _report(self) -> None:
-        """What was loaded is told at once; counters follow, after each shift of weights and at each heartbeat."""
-        wait = 0.0
-        while True:
-            due = True
-            if not self._shifted:
-                try:
-                    await asyncio.wait_for(self._report_due.wait(), wait or self._settings.heartbeat)
-                except TimeoutError:
-                    due = False
-            told = self._report_due.is_set()
-            self._report_due.clear()
-            try:
-                if told:
-                    await self._reporter.report(self._document([]))
-                if not due or self._shifted:
-                    self._shifted = False
-                    samples, load = await self._samples(), await self._counted_load()
-                    await self._reporter.report(self._document(samples, load))
-                    self._counters.delivered(load)
-                wait = 0.0
-            except Unavailable as error:
-                log.info("the report was not delivered: %s", error.message)
-                wait = _longer(wait)
-                await asyncio.sleep(min(wait, self._settings.heartbeat))
-
-    def _document(self, samples: list[dict[str, Any]], load: dict[str, Any] | None = None) -> Report:
-        current = self._envoy.current
-        rejected = [
-            {
-                "workspace": key[0],
-                **({"deployment": key[1]} if route_name(key) is None else {"route": route_name(key)}),
-                "version": self._rejected_at.get(key, self._fleet.version),
-                "error": refusal.error,
-            }
-            for key, refusal in self._loader.refused.items()
-        ]
-        return Report(
-            observed_version=self._observed,
-            rejected=rejected,
-            envoy={
-                "state": "serving" if self._serving.is_set() else "restarting",
-                "version": current.version if current else "",
-                "epoch": current.epoch if current else "",
-                "pid": current.pid if current else 0,
-                "restarts": self._envoy.restarts,
-                "address": f"{self._settings.host}:{self._settings.port}",
-                "problem": self._problem
-                or self._access_problem
-                or self._certificate_problem
-                or self._upgrade_problem,
-                "routesVersion": self._files.version(ROUTES),
-                "clustersVersion": self._files.version(CLUSTERS),
-            },
-            samples=samples,
-            load=load,
-        )
-
-    async def _counted_load(self) -> dict[str, Any] | None:
-        """The load of all clusters, every other second or so; None if it was just read, or Envoy does not answer."""
-        current = self._envoy.current
-        if current is None or not self._serving.is_set():
-            return None
-        try:
-            load = await self._counters.read(current.epoch)
-        except Unavailable as error:
-            log.info("no load: %s", error.message)
-            return None
-        return load if current is self._envoy.current else None
-
-    async def _samples(self) -> list[dict[str, Any]]:
-        watched = self._fleet.watched_rollouts()
-        current = self._envoy.current
-        if not watched or current is None or not self._serving.is_set():
-            return []
-        before = {key: self._measured(key, rollout) for key, rollout in watched.items()}
-        clusters = {
-            name for rollout in watched.values() for name in (rollout.stable, rollout.candidate) if name
-        }
-        try:
-            counters = await read_counters(self._admin, clusters)
-        except Unavailable as error:
-            log.info("no samples: %s", error.message)
-            return []
-        if current is not self._envoy.current:
-            return []
-        at = time.time()
-        return [
-            {
-                "rolloutUid": rollout.uid,
-                "at": at,
-                "gateway": self._settings.name,
-                "epoch": current.epoch + measured[1],
-                "weightBp": measured[0],
-                "latencyEdgeMs": None
-                if rollout.latency_threshold is None
-                else edge_for(rollout.latency_threshold) * 1000,
-                "stable": counters[rollout.stable] if rollout.stable else {},
-                "candidate": counters[rollout.candidate],
-            }
-            for key, rollout in watched.items()
-            # A shift during the reading: these counts are of two weights. And without a weight they tell nothing.
-            if (measured := before[key]) is not None and self._measured(key, rollout) == measured
-        ]
-
-    def _measured(self, key: Key, rollout: WatchedRollout) -> Measured | None:
-        """None before this agent has loaded the Deployment, too."""
-        wish = self._loader.loaded(key)
-        return None if wish is None else wish.measured(rollout)
+            refusal = self._loader.refused.get(key)
+            if refusal is not None:
+                self._reports.rejected_at[key] = version
+            if route_name(key) is not None and self._fleet.settle_route(
+                key, refusal.error if refusal else None, version
+            ):
+                # What was before goes on, and with the replicas of today.
+                self._dirty.add(key)
+                self._work.set()
+        if version > self._reports.observed:
+            self._reports.observed = version
+            self._reports.due.set()
 
 
 def _watched(files: CertificateFiles | None) -> "Watched | None":
@@ -458,11 +353,6 @@ def _watched(files: CertificateFiles | None) -> "Watched | None":
     from podium.gateway.certificates import Watched
 
     return Watched(files)
-
-
-def _longer(wait: float) -> float:
-    """Twice as long, within bounds, and not in step with other agents."""
-    return min(max(_SHORTEST_WAIT, wait * 2), _LONGEST_WAIT) * random.uniform(0.8, 1.2)  # noqa: S311
 
 
 async def _persistently(once: Callable[[Callable[[], None]], Awaitable[None]], what: str) -> None:
@@ -480,6 +370,6 @@ async def _persistently(once: Callable[[Callable[[], None]], Awaitable[None]], w
         except Expired:
             wait = 0.0
         except (Unavailable, InvalidInput) as error:
-            wait = _longer(wait)
+            wait = longer(wait)
             log.info("%s: %s; again in %.1f s", what, error.message, wait)
         await asyncio.sleep(wait)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
@@ -42,7 +43,13 @@ def read_certificate(files: CertificateFiles, now: datetime.datetime) -> Certifi
         raise _refused(files.chain, "expected certificates in PEM, the server's own first") from None
     private = _private_key(files.key, key)
     own = certificates[0]
-    if _public(own.public_key()) != _public(private.public_key()):
+    try:
+        fits = _public(own.public_key()) == _public(private.public_key())
+    except (ValueError, UnsupportedAlgorithm):
+        raise _refused(
+            files.chain, "its key is of a kind that is not known here: RSA or a NIST curve"
+        ) from None
+    if not fits:
         raise _refused(files.key, f"this is not the key of the certificate in {files.chain}")
     if own.not_valid_after_utc <= now:
         raise _refused(files.chain, f"the certificate expired {own.not_valid_after_utc:%Y-%m-%d %H:%M} UTC")
@@ -68,8 +75,8 @@ def _private_key(path: Path, content: bytes) -> rsa.RSAPrivateKey | ec.EllipticC
         private = serialization.load_pem_private_key(content, password=None)
     except TypeError:
         raise _refused(path, "expected a key without a passphrase") from None
-    except ValueError:
-        raise _refused(path, "expected a private key in PEM") from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise _refused(path, "expected a private key in PEM, of RSA or a NIST curve") from None
     if isinstance(private, rsa.RSAPrivateKey):
         if private.key_size < _SHORTEST_RSA:
             raise _refused(

@@ -23,6 +23,7 @@ from podium.planning.routing import (
 from podium.resources.deployment import LatencyMargin
 from podium.resources.kinds import AnyResource, Deployment, Revision, Rollout, Route
 from podium.resources.rollout import COPIES, FINAL_PHASES, has_baseline
+from podium.resources.route import RouteSpec
 
 Key = tuple[str, str]
 """(workspace, deployment), or (workspace, route:NAME) of a Route."""
@@ -103,6 +104,10 @@ class Fleet:
         self._routes: dict[Key, Route] = {}
         self._named: dict[Key, set[Key]] = {}
         """Of a Deployment: the Routes that name it."""
+        self._taken: dict[Key, Route] = {}
+        """Routes as Envoy last took them."""
+        self._refused: dict[Key, tuple[RouteSpec, int, str]] = {}
+        """(wish, version, Envoy's words) of Routes that Envoy did not take."""
         self._workspaces: set[str] = set()
 
     def reset(self, objects: Iterable[AnyResource], version: int) -> set[Key]:
@@ -142,6 +147,11 @@ class Fleet:
     def wish(self, key: Key) -> Wish | None:
         """What is wanted for this Deployment or Route; None if there is none."""
         route = self._routes.get(key)
+        if route is not None and self._is_refused(key, route):
+            # What Envoy took before goes on, with the arms of today; without such a thing, nothing.
+            route = self._taken.get(key)
+            if route is None:
+                return None
         if route is not None:
             named = ((route.metadata.workspace, name) for name in route.spec.deployments)
             wishes = {deployment[1]: self._own_wish(deployment) for deployment in named}
@@ -149,6 +159,31 @@ class Fleet:
                 plan_published(route, {name: _arms_of(wish) for name, wish in wishes.items() if wish})
             )
         return self._own_wish(key)
+
+    def settle_route(self, key: Key, error: str | None, version: int) -> bool:
+        """Envoy took the wish for this Route, or refused it in these words. True where the wish is now another one."""
+        route = self._routes.get(key)
+        if route is None or self._is_refused(key, route):
+            return False
+        if error is None:
+            self._taken[key] = route
+            self._refused.pop(key, None)
+            return False
+        self._refused[key] = (route.spec, version, error)
+        return True
+
+    @property
+    def refused_routes(self) -> dict[Key, tuple[int, str]]:
+        """(version, Envoy's words) of the Routes that are not in force as they are wished."""
+        return {
+            key: (version, error)
+            for key, (_, version, error) in self._refused.items()
+            if key in self._routes and self._is_refused(key, self._routes[key])
+        }
+
+    def _is_refused(self, key: Key, route: Route) -> bool:
+        found = self._refused.get(key)
+        return found is not None and found[0] == route.spec
 
     def _own_wish(self, key: Key) -> Wish | None:
         """What is wanted for a Deployment by its own path."""
@@ -245,6 +280,8 @@ class Fleet:
             key = route_key(workspace, name)
             self._unname(key)
             self._routes.pop(key, None)
+            self._taken.pop(key, None)
+            self._refused.pop(key, None)
             return {key}
         key = (workspace, gone.spec.deployment)
         table = self._revisions if gone.kind == "Revision" else self._rollouts

@@ -28,12 +28,15 @@ from podium.resources.errors import PodiumError, Refused, Unavailable
 log = logging.getLogger(__name__)
 
 
-def run(settings: GatewaySettings) -> None:
-    """Run one gateway until a signal ends it. Raises Refused if an agent already runs in this home, Unavailable if
-    Envoy cannot be started."""
+def run(settings: GatewaySettings, *, alone: bool = False) -> None:
+    """Run one gateway until a signal ends it. SIGINT drains and stops Envoy; SIGTERM lets it serve on for the next
+    agent, or, where nobody starts one (`alone`), stops it too.
+
+    Raises Refused if an agent already runs in this home, Unavailable if Envoy cannot be started.
+    """
     settings.layout.prepare()
     with _alone(settings):
-        asyncio.run(_run(settings))
+        asyncio.run(_run(settings, alone))
 
 
 def stop(settings: GatewaySettings) -> bool:
@@ -44,7 +47,7 @@ def stop(settings: GatewaySettings) -> bool:
         return asyncio.run(_stop(settings))
 
 
-async def _run(settings: GatewaySettings) -> None:
+async def _run(settings: GatewaySettings, alone: bool) -> None:
     api = ServerApi(settings.server_url, settings.name, settings.token, trust_of(settings))
     agent = Agent(settings, api, api)
     upgrades: set[asyncio.Task[None]] = set()
@@ -62,7 +65,7 @@ async def _run(settings: GatewaySettings) -> None:
         task.add_done_callback(upgrades.discard)
 
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, agent.end)
+    loop.add_signal_handler(signal.SIGTERM, agent.stop_all if alone else agent.end)
     loop.add_signal_handler(signal.SIGINT, agent.stop_all)
     loop.add_signal_handler(signal.SIGHUP, begin_upgrade)
     async with _metrics(settings):

@@ -12,6 +12,9 @@ from podium.resources.kinds import Deployment, Route
 from podium.resources.route import RoutePhase, RouteStatus
 
 _SOON = datetime.timedelta(seconds=0.5)
+_SLOWER = datetime.timedelta(seconds=10)
+_YOUNG = datetime.timedelta(minutes=1)
+"""So long after a change its loading is looked for often; then something is wrong that takes longer."""
 _LATER = datetime.timedelta(minutes=2)
 """Who is served changes without a word to the Route: so often its status looks."""
 _UNSERVED = ("Pending", "Failed", "Deleting")
@@ -71,7 +74,9 @@ def decide(
         events = (
             ("Normal" if phase == "Ready" else "Warning", phase, message or "every gateway has it loaded"),
         )
-    return RouteOutcome(status, new_wish, events, now + (_LATER if phase in ("Ready", "Degraded") else _SOON))
+    young = new_wish or now - (route.metadata.updated_at or now) < _YOUNG
+    wait = _LATER if phase in ("Ready", "Degraded") else _SOON if young else _SLOWER
+    return RouteOutcome(status, new_wish, events, now + wait)
 
 
 def _why_not(deployment: Deployment | None) -> str:

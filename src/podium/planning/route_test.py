@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from podium.planning.routes import RoutePlan, RulePlan, Slot
 from podium.planning.routing import WHOLE, Arm
 from podium.planning.sticky import place_of
+from podium.resources.patterns import matches_whole
 from podium.resources.route import Match, StickyKey, TextMatch
 from podium.resources.route_test import Answering, RouteTestRequest, RouteTestResult, RuleTested
 
@@ -39,11 +40,18 @@ def _outcome(
     elif rule.sticky is not None:
         sticky = "the request has no key: spread at random"
     then = []
-    if rule.cascade is not None:
+    standing_in = stands_in(rule)
+    if standing_in:
+        slots = tuple((arm, arm.weight) for arm in standing_in)
+    if rule.cascade is not None and rule.slots:
         settings = rule.cascade.settings
         then.append(f"{settings.deployment}, where the confidence is below {settings.threshold:g}")
     if rule.fallback is not None:
-        then += [f"{stage[0].deployment}, where that fails" for stage in rule.fallback.stages]
+        then += [
+            f"{stage[0].deployment}, where that fails"
+            for stage in rule.fallback.stages
+            if stage != standing_in
+        ]
         if rule.fallback.settings.answer is not None:
             then.append(f"a declared answer ({rule.fallback.settings.answer.status}), where all fail")
     return RouteTestResult(
@@ -56,6 +64,16 @@ def _outcome(
         then=then,
         absent=list(rule.absent),
     )
+
+
+def stands_in(rule: RulePlan) -> tuple[Arm, ...]:
+    """The arms that answer where nobody serves the rule's own Deployments: a cascade's larger model, or the first
+    fallback."""
+    if rule.slots:
+        return ()
+    if rule.cascade is not None:
+        return rule.cascade.arms
+    return rule.fallback.stages[0] if rule.fallback is not None and rule.fallback.stages else ()
 
 
 def key_of(sticky: StickyKey, request: RouteTestRequest) -> str | None:
@@ -130,7 +148,7 @@ def matches(wanted: TextMatch, value: str | None) -> bool:
     if value is None:
         return False
     if wanted.regex is not None:
-        return re.fullmatch(wanted.regex, value, re.ASCII) is not None
+        return matches_whole(wanted.regex, value)
     if wanted.exact is not None:
         return value == wanted.exact
     if wanted.prefix is not None:

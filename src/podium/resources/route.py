@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from podium.resources.patterns import check_pattern
 from podium.resources.quantities import Duration
 from podium.resources.shape import Name, Spec, Status
 from podium.resources.traffic import Cascade, Fallback, Hedge, Limits, Retries, Shadow
@@ -19,8 +20,6 @@ CLAIMS = ("sub", "role", "jti")
 _HEADER = re.compile(r"[a-z0-9][-a-z0-9_.]{0,127}")
 _QUERY = re.compile(r"[!-~]{1,128}")
 _COOKIE = re.compile(r"[A-Za-z0-9_.!#$%&'*+^`|~-]{1,128}")
-_NOT_IN_RE2 = re.compile(r"\(\?(?!:|P<|i\)|s\)|m\))|\\[1-9]")
-"""Looking around and referring back: Envoy's RE2 knows neither, and Python would."""
 _PROTECTED = ("host", "authorization", "content-length", "transfer-encoding", "connection")
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -53,12 +52,7 @@ class TextMatch(Spec):
     def _is_re2(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        if _NOT_IN_RE2.search(value):
-            raise ValueError("RE2 has neither look-around nor back-references")
+        check_pattern(value)
         return value
 
     @model_validator(mode="after")
@@ -85,6 +79,7 @@ class Match(Spec):
     """What comes after `/v2/models/ROUTE`, without the query: `/infer`, for instance, or `/invocations`."""
     headers: dict[str, TextMatch] = Field(default_factory=dict, max_length=16)
     query: dict[str, TextMatch] = Field(default_factory=dict, max_length=16)
+    """As it stands in the URL: nothing is decoded."""
     claims: dict[str, TextMatch] = Field(default_factory=dict, max_length=len(CLAIMS))
     """Of the caller's token: `sub` (its name), `role`, `jti`. Without tokens none is there."""
 
@@ -93,6 +88,10 @@ class Match(Spec):
     def _path_is_there(cls, value: TextMatch | None) -> TextMatch | None:
         if value is not None and value.present is not None:
             raise ValueError("a path is always there: expected exact, prefix, suffix, contains or regex")
+        for name, text in (("exact", value.exact), ("prefix", value.prefix)) if value is not None else ():
+            # Otherwise it would be the rest of another name: `/v2/models/garden` and `-large`.
+            if text and not text.startswith("/"):
+                raise ValueError(f"{name}: expected a path that begins with '/', such as /{text.lstrip('-')}")
         return value
 
     @field_validator("headers")

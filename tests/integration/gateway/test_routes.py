@@ -14,7 +14,7 @@ from podium.planning.sticky import place_of
 from podium.resources.kinds import KINDS
 from podium.resources.route_test import RouteTestRequest
 from tests.integration.gateway.conftest import Gateway, until
-from tests.integration.gateway.documents import World, deployment, route
+from tests.integration.gateway.documents import World, deployment, revision, route
 from tests.integration.gateway.signing import Signer
 
 pytestmark = pytest.mark.integration
@@ -242,6 +242,50 @@ def test_an_agent_that_starts_without_a_server_keeps_the_routes(world: World) ->
     version = world.server.put(route("front", {"to": "big"}))
     loaded(world, version)
     assert answered_by(gateway, headers=cookie) == "big"
+
+
+@pytest.mark.parametrize(
+    "path", [{"regex": ".*"}, {"suffix": "/infer"}, {"contains": "in"}, {"regex": "-ge.*"}]
+)
+def test_a_rule_never_reaches_beyond_the_name_of_its_route(world: World, path: dict[str, str]) -> None:
+    world.deploy("big-ge")
+    gateway = started(world, route("big", {"match": {"path": path}, "to": "small"}, {"to": "churn"})).gateway
+    assert answered_by(gateway, "/v2/models/big-ge/infer") == "big-ge"
+    assert answered_by(gateway, "/v2/models/big-ge/infer?x=/v2/models/big/infer") == "big-ge"
+    expected = "churn" if path.get("regex") == "-ge.*" else "small"
+    assert answered_by(gateway, "/v2/models/big/infer?a=1") == expected
+
+
+def test_a_route_with_the_name_of_a_deployment_leaves_no_way_around_its_limits(world: World) -> None:
+    limits = {"route": {"requests": 1, "per": "1h"}}
+    gateway = started(world, route("churn", {"to": "churn"}, limits=limits)).gateway
+    assert [gateway.get("/v2/models/churn/infer").status_code for _ in range(3)] == [200, 429, 429]
+    assert gateway.get("/v2/models/churn/versions/1/infer").status_code == 404
+    assert gateway.get("/v2/models/small/versions/1/infer").status_code == 200
+    loaded(world, world.server.delete("Route", "churn"))
+    assert gateway.get("/v2/models/churn/versions/1/infer").status_code == 200
+
+
+def test_a_refused_route_goes_on_as_it_was_with_the_replicas_of_today(world: World) -> None:
+    gateway = started(world, route("front", {"to": "churn"})).gateway
+    # Envoy takes no path of a socket that long.
+    far = [deployment("far", stable="far-00001"), revision("far", 1, [f"unix:/{'x' * 200}"])]
+    version = world.server.put(*far, route("front", {"to": "churn", "shadow": [{"deployment": "far"}]}))
+    loaded(world, version)
+
+    def refusals() -> list[str]:
+        return [str(item.get("route")) for item in world.server.reports[-1]["rejected"] if "route" in item]
+
+    until(lambda: refusals() == ["front"])
+    assert answered_by(gateway) == "churn"
+    for weight, revisions in ((100, {"churn-00002"}), (0, {"churn-00001"})):
+        loaded(world, world.canary("churn", weight))
+        answers = [gateway.get("/v2/models/front/infer").json()["revision"] for _ in range(5)]
+        assert set(answers) == revisions
+    assert refusals() == ["front"]
+    loaded(world, world.server.put(route("front", {"to": "small"})))
+    until(lambda: refusals() == [])
+    assert answered_by(gateway) == "small"
 
 
 def test_workspaces_have_routes_of_their_own(world: World) -> None:

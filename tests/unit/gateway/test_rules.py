@@ -48,20 +48,37 @@ def test_where_the_first_variant_lies_in_several_places_the_weights_stand_in_the
     ]  # fmt: skip
 
 
-def test_between_two_states_of_a_route_every_rule_has_weights_that_go_somewhere() -> None:
+def shares(made: Piece, weights: dict[str, int]) -> list[dict[str, int]]:
+    """Of each route of a Route: arm -> basis points, by these weights; what Envoy would look up."""
+    found = []
+    for content in made.routes.published:
+        target = orjson.loads(content).get("route", {}).get("weighted_clusters")
+        if target is None:
+            continue
+        keys, clusters = target["runtime_key_prefix"], [one["name"] for one in target["clusters"]]
+        found.append({name[8]: weights[f"{keys}.{name}"] for name in clusters})
+    return found
+
+
+def test_while_a_route_changes_the_routes_of_before_keep_their_weights() -> None:
+    """Weights are there before the routes that look them up; a rule that is put in front takes no other's place."""
     match = {"match": {"headers": {"x-a": "1"}}}
-    before = piece({**to(("a", 50), ("b", 50)), **match}, to(("a", 50), ("b", 50)))
-    after = piece({**to(("c", 50), ("d", 50)), **match}, to(("a", 100), ("c", 0)))
+    sticky = {"sticky": {"header": "x-user"}}
+    before = piece(to(("a", 90), ("b", 10), **sticky))
+    after = piece({**to(("a", 0), ("b", 100)), **match}, to(("a", 50), ("b", 50), **sticky))
     between = over(before.weights, after.weights)
-    first, second = "split.default_route:front.0", "split.default_route:front.1"
-    assert {key: weight for key, weight in between.items() if key.startswith(first)} == {
-        f"{first}.default_{name}-00001_live": 5000 for name in "abcd"
-    }
-    assert {key: weight for key, weight in between.items() if key.startswith(second)} == {
-        f"{second}.default_a-00001_live": 10_000,
-        f"{second}.default_b-00001_live": 0,
-        f"{second}.default_c-00001_live": 0,
-    }
+    assert shares(after, between) == [{"a": 0, "b": 10_000}, {"a": 5000, "b": 5000}]
+    assert shares(before, between) == [{"a": 5000, "b": 5000}]
+    moved = piece(to(("c", 50), ("d", 50)))
+    between = over(before.weights, moved.weights)
+    assert shares(before, between) == [{"a": 9000, "b": 1000}]
+    assert shares(moved, between) == [{"c": 5000, "d": 5000}]
+
+
+def test_of_two_rules_that_say_the_same_the_first_counts() -> None:
+    match = {"match": {"headers": {"x-a": "1"}}}
+    made = piece({**to(("a", 90), ("b", 10)), **match}, {**to(("a", 10), ("b", 90)), **match})
+    assert shares(made, made.weights)[0] == {"a": 9000, "b": 1000}
 
 
 def test_what_was_written_is_read_back() -> None:

@@ -221,3 +221,14 @@ def test_what_sleeps_gets_the_time_to_start() -> None:
     for known, expected in ((entries, False), ({"a": entry("a", 100), "b": entry("b", 100)}, True)):
         routes = published_routes(plan(both, entries=known, **per_try)).published
         assert (b"per_try_timeout" in routes[0]) is expected
+
+
+def test_who_stands_in_is_told() -> None:
+    entries = {"a": entry("a"), "b": entry("b", 100), "c": entry("c", 100)}
+    told = tell(plan({"to": "a", "cascade": {"deployment": "b"}}, entries=entries), RouteTestRequest())
+    assert ([one.deployment for one in told.answering], told.then) == (["b"], [])
+    rule = {"to": "a", "fallback": {"deployments": ["b", "c"], "answer": {"body": 1}}}
+    told = tell(plan(rule, entries=entries), RouteTestRequest())
+    assert [one.deployment for one in told.answering] == ["b"]
+    assert told.then == ["c, where that fails", "a declared answer (200), where all fail"]
+    assert told.absent == ["a: asleep"]

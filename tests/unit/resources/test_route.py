@@ -32,6 +32,19 @@ def test_the_short_forms() -> None:
 
 
 REFUSED = [
+    ([{"to": "a", "match": {"path": {"regex": "a++"}}}], "spec.rules[0].match.path.regex", "bad repetition"),
+    (
+        [{"to": "a", "match": {"path": {"regex": "a{1001}"}}}],
+        "spec.rules[0].match.path.regex",
+        "repetition size",
+    ),
+    (
+        [{"to": "a", "match": {"path": {"regex": r"x\Z"}}}],
+        "spec.rules[0].match.path.regex",
+        "escape sequence",
+    ),
+    ([{"to": "a", "match": {"path": {"prefix": "-large"}}}], "spec.rules[0].match.path", "begins with '/'"),
+    ([{"to": "a", "match": {"path": "infer"}}], "spec.rules[0].match.path", "begins with '/'"),
     ([{"to": to(("a", 50), ("b", 40))}], "spec.rules[0]", "the weights sum to 90 percent; expected 100"),
     (
         [{"to": [{"deployment": "a"}, {"deployment": "b"}]}],
@@ -56,7 +69,7 @@ REFUSED = [
     (
         [{"to": "a", "match": {"path": {"regex": "(?=a)"}}}],
         "spec.rules[0].match.path.regex",
-        "neither look-around",
+        "RE2 knows: invalid perl operator",
     ),
     (
         [{"to": "a", "match": {"path": {"regex": "("}}}],

@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -14,6 +14,9 @@ from podium.cli.output import emit, emit_list
 from podium.cli.reporting import note
 from podium.cli.session import Session, command, group, home_folder
 from podium.resources.errors import InvalidInput, Issue
+
+if TYPE_CHECKING:
+    from podium.client import Client
 
 _MONTH = 30 * 86400
 _SILENT_SECONDS = 5.0
@@ -50,9 +53,11 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Run one more gateway of this server, in the foreground. Ctrl-C lets requests under way end and stops it."""
+    """Run one more gateway of this server, in the foreground. Ctrl-C or SIGTERM lets requests under way end and
+    stops it."""
     place = (folder or home_folder() / "gateways" / name).absolute()
     with session.client() as client:
+        _require_free(client, name, place)
         server = urlsplit(client.connection.url)
         told = _told(name, secure=server.scheme == "https")
         if server.path:
@@ -72,10 +77,23 @@ def run(
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PODIUM_")}
     arguments = [
         "--home", str(place), "--api-host", server.hostname or "127.0.0.1", "--api-port", str(server.port or 80),
-        "--gateway-host", host, "--gateway-port", str(port),
+        "--gateway-host", host, "--gateway-port", str(port), "--alone",
     ]  # fmt: skip
     command_line = [sys.executable, "-m", "podium.app", "gateway", *arguments]
     os.execve(sys.executable, command_line, environment | told)  # noqa: S606 - no shell
+
+
+def _require_free(client: "Client", name: str, place: Path) -> None:
+    """Two gateways of one name would take each other's place on record: nobody could say what is loaded where."""
+    taken = next((row for row in client.gateways() if row["name"] == name), None)
+    if taken is None or place.joinpath("gateway.token").exists():
+        return
+    seen = as_time(taken["seenAt"])
+    if seen is not None and (_now() - seen).total_seconds() <= _SILENT_SECONDS:
+        address = (taken.get("envoy") or {}).get("address", "")
+        raise InvalidInput(
+            Issue("NAME", f"a gateway {name} reports already, from {address}: give this one another name")
+        )
 
 
 def _told(name: str, *, secure: bool) -> dict[str, str]:
@@ -144,7 +162,10 @@ def _now() -> Any:
 def _row(item: dict[str, Any]) -> list[object]:
     envoy = item.get("envoy") or {}
     problems = [str(envoy.get("problem") or "")]
-    problems += [f"{one.get('deployment')}: {one.get('error')}" for one in item.get("rejected") or []]
+    problems += [
+        f"{one.get('deployment') or one.get('route')}: {one.get('error')}"
+        for one in item.get("rejected") or []
+    ]
     state = "silent" if item["silent"] else str(envoy.get("state") or "serving")
     return [
         item["name"], envoy.get("address", ""), item["observedVersion"], item["behind"] or "",

@@ -4,6 +4,7 @@ Called by `loader`. Calls `routes` for what all routes have, and `traffic` for w
 A shift of weights changes none of them where Envoy can look the weights up (`weights`).
 """
 
+import hashlib
 import re
 from typing import Any
 
@@ -79,11 +80,21 @@ def _neutral(name: str) -> dict[str, Any]:
 def published_weights(plan: RoutePlan) -> dict[str, int]:
     """Runtime key -> basis points for the rules whose weights are not in their routes."""
     weights = {}
-    for rule in plan.rules:
+    # Of two rules that say the same the first is the one that is reached: its weights count.
+    for rule in reversed(plan.rules):
         if _shifts_by_runtime(rule):
-            keys = rule_prefix(plan.workspace, plan.route, rule.name)
+            keys = _keys(plan, rule)
             weights.update({f"{keys}.{arm.cluster}": width for arm, width in rule.slots})
     return weights
+
+
+def _keys(plan: RoutePlan, rule: RulePlan) -> str:
+    """What the rule's weights are looked up by: its content, not its place. A rule that is put before it, or that goes
+    to others, has keys of its own, so that the routes from before keep their weights until they are gone."""
+    match = rule.match.model_dump(mode="json") if rule.match is not None else None
+    sticky = rule.sticky.model_dump(mode="json") if rule.sticky is not None else None
+    content = fragment([match, sticky, [arm.cluster for arm, _ in rule.slots]])
+    return rule_prefix(plan.workspace, plan.route, hashlib.sha256(content).hexdigest()[:12])
 
 
 def _shifts_by_runtime(rule: RulePlan) -> bool:
@@ -100,7 +111,7 @@ def _target(plan: RoutePlan, rule: RulePlan, *, by_hash: bool = False) -> dict[s
     if not _shifts_by_runtime(rule):
         shares = [{"name": arm.cluster, "weight": width} for arm, width in rule.slots if width]
         return {"weighted_clusters": {"clusters": shares, **hashed}}
-    keys = rule_prefix(plan.workspace, plan.route, rule.name)
+    keys = _keys(plan, rule)
     clusters = [
         {"name": arm.cluster, "weight": WHOLE if place == 0 else 0}
         for place, (arm, _) in enumerate(rule.slots)
@@ -111,14 +122,18 @@ def _target(plan: RoutePlan, rule: RulePlan, *, by_hash: bool = False) -> dict[s
 def _match(outside: str, match: Match | None) -> dict[str, Any]:
     if match is None:
         return {"path_separated_prefix": outside}
-    headers = [{"name": name, **_value(value)} for name, value in match.headers.items()]
+    path = _path(outside, match.path)
+    headers = [
+        *path.pop("headers", ()),
+        *({"name": name, **_value(value)} for name, value in match.headers.items()),
+    ]
     query = [{"name": name, **_value(value)} for name, value in match.query.items()]
     claims = [
         {"filter": _CLAIMS_FILTER, "path": [{"key": _CLAIMS}, {"key": name}], "value": _claim(value)}
         for name, value in match.claims.items()
     ]
     return {
-        **_path(outside, match.path),
+        **path,
         **({"headers": headers} if headers else {}),
         **({"query_parameters": query} if query else {}),
         **({"dynamic_metadata": claims} if claims else {}),
@@ -126,6 +141,7 @@ def _match(outside: str, match: Match | None) -> dict[str, Any]:
 
 
 def _path(outside: str, wanted: TextMatch | None) -> dict[str, Any]:
+    """What comes after the Route's name, which ends there: `garden` never takes a request of `garden-large`."""
     if wanted is None:
         return {"path_separated_prefix": outside}
     if wanted.exact is not None:
@@ -138,7 +154,11 @@ def _path(outside: str, wanted: TextMatch | None) -> dict[str, Any]:
         rest = f".*{re.escape(wanted.contains)}.*"
     else:
         rest = f"(?:{wanted.regex})"
-    return {"safe_regex": {"regex": re.escape(outside) + rest}}
+    ends = {"safe_regex": {"regex": f"(?s){re.escape(outside)}(?:[/?].*)?"}}
+    return {
+        "safe_regex": {"regex": re.escape(outside) + rest},
+        "headers": [{"name": ":path", "string_match": ends}],
+    }
 
 
 def _value(wanted: TextMatch) -> dict[str, Any]:
