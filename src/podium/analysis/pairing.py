@@ -26,6 +26,8 @@ OUTPUTS = 64
 """Different outputs of one comparison; more are not counted."""
 _PENDING = 20_000
 """Records of one side that may wait; the oldest go first."""
+_PENDING_VALUES = 500_000
+"""Values in them, some 50 MB of memory: a record may hold a thousand."""
 _CHAMPIONS = 16
 """Beside which one shadow is remembered; the one of which nothing came for longest goes."""
 _SHOWN = 200
@@ -123,6 +125,16 @@ class Totals:
         return cls(**plain, outputs=outputs, examples=examples)
 
 
+def _values(records: "Sequence[_Waiting]") -> int:
+    """How many values these records hold; a long text counts as several, a record without any as one."""
+    return sum(
+        1 + len(value) // 16 if isinstance(value, str) else 1
+        for record in records
+        for output in record.answer.outputs.values()
+        for value in output.values
+    ) + len(records)
+
+
 def _shown(output: Output | None) -> str:
     if output is None:
         return "none"
@@ -184,8 +196,11 @@ class Pairing:
         for id_ in fresh:
             self._join(id_)
         for side, waiting in self._waiting.items():
-            while len(waiting) > _PENDING:
-                self._unmatched(side, waiting.pop(next(iter(waiting))))
+            held = sum(map(_values, waiting.values()))
+            while len(waiting) > _PENDING or held > _PENDING_VALUES:
+                oldest = waiting.pop(next(iter(waiting)))
+                held -= _values(oldest)
+                self._unmatched(side, oldest)
 
     def _join(self, id_: str) -> None:
         copies = self._waiting[_SHADOW].get(id_, [])

@@ -17,11 +17,12 @@ from podium.control.gateways import KNOWN_FOR
 from podium.planning.autoscaling import LoadSeen, ReplicasSeen, ScalingDecision, begin, decide
 from podium.planning.deployments import World
 from podium.planning.load import window_load
+from podium.resources.deployment import DeploymentStatus
 from podium.resources.kinds import Deployment, Revision
 from podium.resources.revision import ReplicaState
 from podium.resources.rollout import FINAL_PHASES
 from podium.resources.scaling import Scaling, ScalingStatus
-from podium.store import Lease, Store
+from podium.store import Lease, LoadRow, Store
 
 SILENT_SECONDS = 15.0
 """A gateway that has not told its counters for so long is silent: they come every two seconds."""
@@ -58,11 +59,12 @@ class Autoscaler:
             return None
         scaling: Scaling = found.spec.scaling
         at = now.timestamp()
-        rows, reports = self._store.load(
+        counted, reports = self._store.load(
             since=at - scaling.stable_window - 2 * SILENT_SECONDS,
             workspace=lease.workspace,
             deployment=lease.name,
         )
+        rows = [row for row in counted if not _is_rehearsal(row, found.status)]
         fresh = {gateway: told for gateway, told in reports.items() if told >= at - SILENT_SECONDS}
         known = [row.name for row in self._store.gateways(since=now - KNOWN_FOR)]
         return LoadSeen(
@@ -101,6 +103,13 @@ class Autoscaler:
         """It does not scale any more."""
         with self._lock:
             self._kept.pop(uid, None)
+
+
+def _is_rehearsal(row: LoadRow, status: DeploymentStatus) -> bool:
+    """Copies that a rollout's candidate gets are requests that the stable revision has too: both are given replicas for
+    the same load, which is there once."""
+    moving = status.rollout is not None and status.latest_revision != status.stable_revision
+    return moving and row.role == "shadow" and row.revision == status.latest_revision
 
 
 def _silent(known: Sequence[str], fresh: Container[str]) -> str:

@@ -46,6 +46,23 @@ def test_weights_move_and_samples_follow(world: World, gateway: Gateway, server:
         assert gateway.get("/v2/models/churn/infer").json()["revision"] == "churn-00001"
 
 
+def test_counters_are_told_however_often_there_is_something_new(
+    world: World, gateway: Gateway, server: WireServer
+) -> None:
+    """Each commit is told at once; that must not put the counters off, which rollouts and the autoscaler live on."""
+    gateway.start_agent()
+    server.wait_loaded(world.canary("churn", 50))
+    gateway.get("/v2/models/churn/infer")
+    begun = len(server.reports)
+
+    def counted() -> bool:
+        server.other_commit()
+        later = server.reports[begun:]
+        return sum(1 for report in later if report["samples"]) >= 2
+
+    until(counted, 30, pause=0.2)
+
+
 def test_promotion_ends_on_the_candidate(world: World, gateway: Gateway, server: WireServer) -> None:
     gateway.start_agent()
     server.wait_loaded(world.canary("churn", 100))

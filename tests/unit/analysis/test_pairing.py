@@ -249,3 +249,15 @@ def test_what_is_settled_is_small(passes: int) -> None:
         files.written[True] += copies(*range(number * 100, number * 100 + 100))
         files.one_pass(WINDOW_SECONDS / 2)
     assert len(json.dumps(files.kept)) < 5000
+
+
+def test_what_waits_is_bounded_by_what_it_holds() -> None:
+    """A record may hold a thousand values: model code that writes many of them must not fill the server's memory."""
+    wide = {f"out{number}": Output("text", (64,), ("x" * 128,) * 64) for number in range(16)}
+    pairing = Pairing()
+    many = [Answer(str(id_), False, 1.0, 0.01, 200, wide) for id_ in range(400)]
+    take(pairing, many)
+    take(pairing, (), [Answer("399", True, 1.0, 0.01, 200, wide), Answer("0", True, 1.0, 0.01, 200, wide)])
+    found = only(pairing)
+    assert found.pairs == 1, "the newest is there, the oldest has gone"
+    assert found.unmatched_champion > 300
