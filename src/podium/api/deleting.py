@@ -12,7 +12,12 @@ _SHOWN = 5
 
 def delete(tx: Write, caller: Caller, resource: AnyResource, expected_version: int | None) -> DeleteResult:
     """Asks for the deletion. Raises Refused naming what stands in the way, Conflict, Forbidden."""
-    obstacles = {"Workspace": _in_workspace, "Model": _of_model, "ModelVersion": _of_version}
+    obstacles = {
+        "Workspace": _in_workspace,
+        "Model": _of_model,
+        "ModelVersion": _of_version,
+        "Deployment": _of_deployment,
+    }
     if resource.kind == "Workspace":
         caller.require("admin")
     elif resource.kind not in obstacles and not KINDS[resource.kind].applied:
@@ -51,6 +56,13 @@ def _of_model(tx: Read, model: AnyResource) -> list[str]:
     return [f"version {item.spec.version}" for item in versions] + [
         f"Deployment {item.metadata.name}" for item in deployments
     ]
+
+
+def _of_deployment(tx: Read, deployment: AnyResource) -> list[str]:
+    """Routes that name it: its share of their requests would fall to others without a word."""
+    routes = tx.list("Route", workspace=deployment.metadata.workspace).items
+    name = deployment.metadata.name
+    return [f"Route {route.metadata.name}" for route in routes if name in route.spec.deployments]
 
 
 def _of_version(tx: Read, version: AnyResource) -> list[str]:

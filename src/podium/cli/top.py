@@ -95,11 +95,18 @@ def _sort_key(item: "DeploymentTraffic", sort: str) -> float:
     return -1.0 if found is None else found
 
 
+def _sleeps(item: "DeploymentTraffic | RevisionTraffic") -> bool:
+    """A Deployment sleeps when the revision that serves does."""
+    of_revision = getattr(item, "sleeping", None)
+    if of_revision is not None:
+        return bool(of_revision)
+    return any(part.sleeping for part in getattr(item, "revisions", ()) if part.role == "stable")
+
+
 def _row(
     name: str, item: "DeploymentTraffic | RevisionTraffic", phase: str, *, weight: str, indented: bool = False
 ) -> Row:
-    sleeping = getattr(item, "sleeping", False)
-    replicas = "asleep" if sleeping else f"{item.ready_replicas}/{item.wanted_replicas}"
+    replicas = "asleep" if _sleeps(item) else f"{item.ready_replicas}/{item.wanted_replicas}"
     seen = "never" if item.report_age is None else f"{item.report_age:.0f}s"
     cells = (
         clean(name), clean(phase), weight, f"{item.requests_per_second:,.1f}", _share(item.error_share),

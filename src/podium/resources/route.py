@@ -45,7 +45,13 @@ class TextMatch(Spec):
     @model_validator(mode="before")
     @classmethod
     def _text_is_exact(cls, value: object) -> object:
-        return {"exact": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"exact": value}
+        if not isinstance(value, (Mapping, TextMatch)):
+            raise ValueError(
+                'expected a text in quotes, such as "1" or "yes", or an object such as {prefix: a}'
+            )
+        return value
 
     @field_validator("regex")
     @classmethod
@@ -140,6 +146,13 @@ class StickyKey(Spec):
     cookie: str | None = None
     claim: Literal["sub"] | None = None
     """Of the caller's token: its name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_named(cls, value: object) -> object:
+        if not isinstance(value, (Mapping, StickyKey)):
+            raise ValueError("expected {header: NAME}, {cookie: NAME} or {claim: sub}")
+        return value
 
     @field_validator("header")
     @classmethod

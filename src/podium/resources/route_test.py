@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from podium.resources.route import CLAIMS
 from podium.resources.shape import Spec, Status
 
 _Text = Annotated[str, Field(max_length=4096)]
@@ -18,6 +19,14 @@ class RouteTestRequest(Spec):
     query: dict[str, _Text] = Field(default_factory=dict, max_length=64)
     claims: dict[str, _Text] = Field(default_factory=dict, max_length=8)
     """Of the caller's token: `sub`, `role`, `jti`."""
+
+    @field_validator("claims")
+    @classmethod
+    def _known_claims(cls, claims: dict[str, str]) -> dict[str, str]:
+        unknown = sorted(set(claims) - set(CLAIMS))
+        if unknown:
+            raise ValueError(f"{unknown[0][:40]!r}: expected one of {', '.join(CLAIMS)}")
+        return claims
 
     @field_validator("headers")
     @classmethod

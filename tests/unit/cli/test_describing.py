@@ -13,3 +13,6 @@ def test_only_what_says_nothing_is_left_out() -> None:
         "j": "x",
     }
     assert said(given) == {"e": [{"g": 0}, {}], "h": False, "i": 0.0, "j": "x"}
+    assert said({"answer": {"status": 200, "body": {"outputs": [], "x": None}}}) == {
+        "answer": {"status": 200, "body": {"outputs": [], "x": None}}
+    }

@@ -32,6 +32,8 @@ def test_the_short_forms() -> None:
 
 
 REFUSED = [
+    ([{"to": "a", "sticky": "x-user"}], "spec.rules[0].sticky", "expected {header: NAME}"),
+    ([{"to": "a", "match": {"headers": {"x-n": 1}}}], "spec.rules[0].match.headers.x-n", "a text in quotes"),
     ([{"to": "a", "match": {"path": {"regex": "a++"}}}], "spec.rules[0].match.path.regex", "bad repetition"),
     (
         [{"to": "a", "match": {"path": {"regex": "a{1001}"}}}],

@@ -170,9 +170,10 @@ def _describe(document: dict[str, Any], events: Sequence[dict[str, Any]]) -> Non
 
 
 def said(value: Any) -> Any:
-    """Without what says nothing: null, empty text, empty lists and objects. `get -o yaml` has it whole."""
+    """Without what says nothing: null, empty text, empty lists and objects. `get -o yaml` has it whole. A declared
+    answer's body is somebody's own, to the last null."""
     if isinstance(value, dict):
-        pruned = {key: said(item) for key, item in value.items()}
+        pruned = {key: item if key == "body" else said(item) for key, item in value.items()}
         return {key: item for key, item in pruned.items() if item not in (None, "", [], {})}
     return [said(item) for item in value] if isinstance(value, list) else value
 

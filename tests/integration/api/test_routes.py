@@ -1,0 +1,75 @@
+"""Routes at the API: who would answer, what stands in the way of a deletion, and patterns that mean harm."""
+
+import time
+from typing import Any
+
+import pytest
+
+from podium.client import Client
+from podium.resources.errors import InvalidInput, NotFound, Refused
+from podium.resources.route_test import RouteTestRequest
+from tests.integration.api.server import ApiServer, deployment
+
+
+def route(name: str, *rules: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    metadata = {"name": name}
+    return {
+        "apiVersion": "podium/v1",
+        "kind": "Route",
+        "metadata": metadata,
+        "spec": {"rules": [*rules], **spec},
+    }
+
+
+GOLD = {"name": "gold", "match": {"headers": {"x-tier": "gold"}}, "to": "big"}
+
+
+@pytest.fixture
+def client(churn: ApiServer) -> Client:
+    """The Deployment d is there, which nothing serves yet; big is asked for and not there."""
+    made = Client(churn.url, churn.admin_token)
+    made.apply(deployment("d"))
+    return made
+
+
+def test_who_would_answer_and_why(client: Client) -> None:
+    client.apply(route("front", GOLD, {"to": "d"}))
+    told = client.test_route("front", RouteTestRequest(headers={"X-Tier": "gold"}))
+    assert (told.rule, told.answering) == ("gold", [])
+    assert told.absent == ["big: there is no such deployment"]
+    told = client.test_route("front", RouteTestRequest())
+    assert [(rule.name, rule.matched) for rule in told.rules] == [("gold", False), ("1", True)]
+    own = client.test_route("d", RouteTestRequest())
+    assert own.rule == "own-path"
+    with pytest.raises(NotFound, match="Route 'never'"):
+        client.test_route("never", RouteTestRequest())
+
+
+def test_wrong_questions_are_told_what_is_wrong(client: Client, churn: ApiServer) -> None:
+    path = "/api/v1/workspaces/default/routes/d/test"
+    for body, field in (
+        ({"claims": {"email": "a"}}, "claims"),
+        ({"path": "infer"}, "path"),
+        ({"method": "GET"}, "method"),
+    ):
+        answer = churn.http().post(path, json=body)
+        assert (answer.status_code, answer.json()["issues"][0]["field"]) == (422, field)
+
+
+def test_a_deployment_that_a_route_names_is_not_deleted(client: Client) -> None:
+    client.apply(route("front", {"to": "d"}))
+    with pytest.raises(Refused, match="Deployment d is in use: Route front"):
+        client.delete("Deployment", "d")
+    assert client.delete("Route", "front").removed
+    assert not client.delete("Deployment", "d").removed
+
+
+def test_a_pattern_that_would_take_for_ever_elsewhere_takes_no_time_here(client: Client) -> None:
+    client.apply(route("front", {"match": {"headers": {"x-a": {"regex": "(a+)+b"}}}, "to": "d"}))
+    began = time.monotonic()
+    told = client.test_route("front", RouteTestRequest(headers={"x-a": "a" * 4096}))
+    # With backtracking: longer than the universe is old.
+    assert time.monotonic() - began < 60
+    assert told.rule is None
+    with pytest.raises(InvalidInput, match="RE2"):
+        client.apply(route("front", {"match": {"headers": {"x-a": {"regex": "(?=a)"}}}, "to": "d"}))
