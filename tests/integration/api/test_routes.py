@@ -1,6 +1,7 @@
 """Routes at the API: who would answer, what stands in the way of a deletion, and patterns that mean harm."""
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,11 +26,11 @@ GOLD = {"name": "gold", "match": {"headers": {"x-tier": "gold"}}, "to": "big"}
 
 
 @pytest.fixture
-def client(churn: ApiServer) -> Client:
+def client(churn: ApiServer) -> Iterator[Client]:
     """The Deployment d is there, which nothing serves yet; big is asked for and not there."""
-    made = Client(churn.url, churn.admin_token)
-    made.apply(deployment("d"))
-    return made
+    with Client(churn.url, churn.admin_token) as made:
+        made.apply(deployment("d"))
+        yield made
 
 
 def test_who_would_answer_and_why(client: Client) -> None:
