@@ -5,8 +5,8 @@ Called by the loop. It changes nothing but the status: gateways read the spec.
 
 from podium.control.gateways import KNOWN_FOR
 from podium.control.loop import now
-from podium.planning import published as planning
-from podium.planning.published import GatewayWord
+from podium.planning import route_status as planning
+from podium.planning.route_status import GatewayWord
 from podium.resources.kinds import Route
 from podium.store import Actor, Lease, Store
 

@@ -3,7 +3,7 @@
 import datetime
 from typing import Any
 
-from podium.planning.published import GatewayWord, decide
+from podium.planning.route_status import GatewayWord, decide
 from podium.resources.kinds import KINDS, Route
 
 NOW = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.UTC)
