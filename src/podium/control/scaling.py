@@ -27,18 +27,20 @@ from podium.store import Lease, LoadRow, Store
 SILENT_SECONDS = 15.0
 """A gateway that has not told its counters for so long is silent: they come every two seconds."""
 _BUSY_WRITE, _QUIET_WRITE = datetime.timedelta(seconds=30), datetime.timedelta(minutes=5)
-_SECONDS_EACH, _LONGEST = 0.01, 40.0
-"""A hundred looks a second at most, so that looking never keeps rollouts waiting: with more than 200 Deployments under
-load it looks at each less often than it would. Not so rarely that it would count as a gap."""
+_LOOKS_PER_SECOND, _LONGEST = 100.0, 40.0
+"""So many looks a second at most, so that looking never keeps rollouts waiting: with more than 200 Deployments under
+load it looks at each less often than it would (those that sleep hardly count). Not so rarely that it would be a gap."""
 _RUNNING = ("Starting", "Ready", "Warm", "Draining")
 
 
 @dataclass
 class _Kept:
-    """`written`: what the database had when `newest` was made of it."""
+    """`written`: what the database had when `newest` was made of it. `every`: seconds between looks, as the decision
+    wants them."""
 
     written: ScalingStatus | None
     newest: ScalingStatus
+    every: float
 
 
 class Autoscaler:
@@ -94,8 +96,10 @@ class Autoscaler:
         if worth and quietly:
             return None
         with self._lock:
-            self._kept[deployment.uid] = _Kept(answer.status, decision.status)
-            pause = min(_LONGEST, _SECONDS_EACH * len(self._kept))
+            every = max(0.1, (decision.look_at - world.now).total_seconds())
+            self._kept[deployment.uid] = _Kept(answer.status, decision.status, every)
+            crowd = sum(1 / kept.every for kept in self._kept.values()) / _LOOKS_PER_SECOND
+        pause = min(_LONGEST, every * crowd) if crowd > 1 else 0.0
         earliest = world.now + datetime.timedelta(seconds=pause)
         return replace(answer, look_at=max(answer.look_at, earliest))
 
