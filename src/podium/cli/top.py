@@ -16,7 +16,7 @@ from podium.resources.errors import Unavailable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from podium.resources.load import DeploymentTraffic, RevisionTraffic, Traffic
+    from podium.resources.load import DeploymentLoad, RevisionLoad, Traffic
 
 SORTS = ("name", "rate", "errors", "refused", "p50", "p95", "p99", "concurrency", "replicas")
 HEADERS = (
@@ -77,7 +77,7 @@ def view(
     return View(title, rows, *_gateway_words(gateways, traffic.at))
 
 
-def _matches(item: "DeploymentTraffic", match: str | None) -> bool:
+def _matches(item: "DeploymentLoad", match: str | None) -> bool:
     if not match:
         return True
     names = (item.deployment, f"{item.workspace}/{item.deployment}")
@@ -85,7 +85,7 @@ def _matches(item: "DeploymentTraffic", match: str | None) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for name in names)
 
 
-def _sort_key(item: "DeploymentTraffic", sort: str) -> float:
+def _sort_key(item: "DeploymentLoad", sort: str) -> float:
     values = {
         "rate": item.requests_per_second, "errors": item.error_share, "refused": item.refused_share,
         "p50": item.p50, "p95": item.p95, "p99": item.p99, "concurrency": item.concurrency,
@@ -95,7 +95,7 @@ def _sort_key(item: "DeploymentTraffic", sort: str) -> float:
     return -1.0 if found is None else found
 
 
-def _sleeps(item: "DeploymentTraffic | RevisionTraffic") -> bool:
+def _sleeps(item: "DeploymentLoad | RevisionLoad") -> bool:
     """A Deployment sleeps when the revision that serves does."""
     of_revision = getattr(item, "sleeping", None)
     if of_revision is not None:
@@ -104,7 +104,7 @@ def _sleeps(item: "DeploymentTraffic | RevisionTraffic") -> bool:
 
 
 def _row(
-    name: str, item: "DeploymentTraffic | RevisionTraffic", phase: str, *, weight: str, indented: bool = False
+    name: str, item: "DeploymentLoad | RevisionLoad", phase: str, *, weight: str, indented: bool = False
 ) -> Row:
     replicas = "asleep" if _sleeps(item) else f"{item.ready_replicas}/{item.wanted_replicas}"
     seen = "never" if item.report_age is None else f"{item.report_age:.0f}s"

@@ -10,7 +10,7 @@ from podium.planning.autoscaling import wanted_replicas
 from podium.planning.load import Reading, WindowLoad, window_load
 from podium.planning.routing import WHOLE, plan_route
 from podium.resources.kinds import Deployment, Revision, Rollout
-from podium.resources.load import DeploymentTraffic, RevisionTraffic, ScalingSummary
+from podium.resources.load import DeploymentLoad, RevisionLoad, ScalingSummary
 from podium.resources.rollout import FINAL_PHASES
 
 _SHADOW = "shadow"
@@ -25,7 +25,7 @@ def deployment_traffic(
     *,
     seconds: float,
     age: float | None,
-) -> DeploymentTraffic:
+) -> DeploymentLoad:
     """owned: its revisions by name, and the rollout that its status names. readings: all rows of the Deployment from
     before the window on. reports: gateway -> when it last told its counters (seconds since 1970), of those that did
     lately. age: seconds since the newest report of any."""
@@ -48,7 +48,7 @@ def deployment_traffic(
     shown.sort(key=lambda part: (order[part.role], part.revision))
     total = sum(loads.values(), WindowLoad(seconds))
     status = deployment.status
-    return DeploymentTraffic(
+    return DeploymentLoad(
         workspace=deployment.metadata.workspace,
         deployment=deployment.metadata.name,
         phase=status.phase,
@@ -70,9 +70,9 @@ def deployment_traffic(
 
 def _revision(
     revision: Revision, role: str, load: WindowLoad, route: tuple[float, float | None]
-) -> RevisionTraffic:
+) -> RevisionLoad:
     weight, age = route
-    return RevisionTraffic.model_validate(
+    return RevisionLoad.model_validate(
         {
             "revision": revision.metadata.name,
             "version": revision.spec.version,

@@ -57,8 +57,8 @@ class LoadReport(Spec):
     clusters: list[ClusterLoad] = Field(default_factory=list, max_length=50_000)
 
 
-class RevisionTraffic(Status):
-    """One revision's part of a Deployment's traffic; the fields are those of DeploymentTraffic."""
+class RevisionLoad(Status):
+    """One revision's part of a Deployment's traffic; the fields are those of DeploymentLoad."""
 
     revision: str
     version: str
@@ -88,7 +88,7 @@ class ScalingSummary(Status):
     panicking: bool
 
 
-class DeploymentTraffic(Status):
+class DeploymentLoad(Status):
     """What one Deployment's replicas were asked and answered in the window. Shares are of its requests, latencies in
     seconds; both are null without requests."""
 
@@ -114,7 +114,7 @@ class DeploymentTraffic(Status):
     """Those whose counters are in here: they reported lately."""
     scaling: ScalingSummary | None
     """null: a fixed number of replicas."""
-    revisions: list[RevisionTraffic]
+    revisions: list[RevisionLoad]
     """Those with traffic or replicas, the stable one first."""
 
 
@@ -124,4 +124,4 @@ class Traffic(Status):
     window: float
     """Seconds."""
     at: datetime.datetime
-    items: list[DeploymentTraffic]
+    items: list[DeploymentLoad]
