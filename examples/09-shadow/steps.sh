@@ -6,27 +6,27 @@ mkfifo "$work/end"
 trap 'exec 3>&- || true; rm -rf "$work"' EXIT
 
 python train.py "$work"
-podium model push digits "$work/first.pkl"
-podium model push digits "$work/mixed-up.pkl"
-podium model push digits "$work/better.pkl"
-podium apply -f digits.yaml --wait
+podium model push numerals "$work/first.pkl"
+podium model push numerals "$work/mixed-up.pkl"
+podium model push numerals "$work/better.pkl"
+podium apply -f numerals.yaml --wait
 
-EXAMPLE_TOKEN=$(podium token create digits-traffic --role predict)
+EXAMPLE_TOKEN=$(podium token create numerals-traffic --role predict)
 export EXAMPLE_TOKEN
 gateway=$(podium status -o json | python -c 'import json,sys; print(json.load(sys.stdin)["gateway"]["url"])')
 python traffic.py "$gateway" <"$work/end" &
 traffic=$!
 exec 3>"$work/end"
 
-sed 's/version: 1/version: 2/' digits.yaml | podium diff -f - || true
+sed 's/version: 1/version: 2/' numerals.yaml | podium diff -f - || true
 code=0
-sed 's/version: 1/version: 2/' digits.yaml | podium apply -f - --wait --timeout 120s || code=$?
+sed 's/version: 1/version: 2/' numerals.yaml | podium apply -f - --wait --timeout 120s || code=$?
 test "$code" -eq 10
-podium rollout explain digits
+podium rollout explain numerals
 
-sed 's/version: 1/version: 3/' digits.yaml | podium apply -f - --wait --timeout 120s
-podium rollout explain digits
+sed 's/version: 1/version: 3/' numerals.yaml | podium apply -f - --wait --timeout 120s
+podium rollout explain numerals
 
 exec 3>&-
 wait "$traffic"
-podium delete deployment digits --wait
+podium delete deployment numerals --wait

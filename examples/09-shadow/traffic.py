@@ -8,7 +8,7 @@ import urllib.request
 
 from sklearn.datasets import load_digits
 
-url, token = sys.argv[1] + "/v2/models/digits/infer", os.environ["EXAMPLE_TOKEN"]
+url, token = sys.argv[1] + "/v2/models/numerals/infer", os.environ["EXAMPLE_TOKEN"]
 ended = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
 digits, count = load_digits().data.tolist(), 0

@@ -60,10 +60,11 @@ class ExitWatcher:
         with self._lock:
             if self._closed:
                 return
+            if self._epoll is not None:
+                # Before it counts as closed: the thread gives the descriptors back as soon as it sees that.
+                os.write(self._wake_write, b"x")
             self._closed = True
             thread = self._thread
-        if self._epoll is not None:
-            os.write(self._wake_write, b"x")
         if thread is None:
             self._release()
         elif thread is not threading.current_thread():

@@ -179,12 +179,12 @@ def test_what_cannot_be_rotated(server: ApiServer) -> None:
 
 
 def test_the_client_rotates(server: ApiServer) -> None:
-    client = Client(url=server.url, token=server.admin_token)
-    old = client.create_token("c", "predict", workspaces=["red"], deployments=["churn"])
-    new = client.rotate_token(old.info.id, overlap="5m")
-    assert client.token(old.info.id).rotated_to == new.info.id
-    assert new.info.deployments == ["red/churn"]
-    with pytest.raises(Refused):
-        client.rotate_token(old.info.id)
-    with pytest.raises(NotFound):
-        client.token("nobody")
+    with Client(url=server.url, token=server.admin_token) as client:
+        old = client.create_token("c", "predict", workspaces=["red"], deployments=["churn"])
+        new = client.rotate_token(old.info.id, overlap="5m")
+        assert client.token(old.info.id).rotated_to == new.info.id
+        assert new.info.deployments == ["red/churn"]
+        with pytest.raises(Refused):
+            client.rotate_token(old.info.id)
+        with pytest.raises(NotFound):
+            client.token("nobody")

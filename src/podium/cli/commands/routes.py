@@ -46,13 +46,17 @@ def test(
 
     Exit code 1 where nobody would answer it.
     """
-    from podium.resources.route_test import RouteTestRequest
+    from podium.resources.route import CLAIMS
+    from podium.resources.route_test import RouteTestRequest, TestedClaims
 
+    claims = _pairs(claim, "=", "--claim")
+    if unknown := sorted(set(claims) - set(CLAIMS)):
+        raise InvalidInput(Issue("--claim", f"{unknown[0][:40]!r}: expected one of {', '.join(CLAIMS)}"))
     request = RouteTestRequest(
         path=path,
         headers=_pairs(header, ":", "--header"),
         query=_pairs(query, "=", "--query"),
-        claims=_pairs(claim, "=", "--claim"),
+        claims=TestedClaims(**claims),
     )
     with session.client() as client:
         result = client.test_route(name, request)
