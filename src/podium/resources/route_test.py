@@ -30,7 +30,7 @@ class RouteTestRequest(Spec):
     """What comes after `/v2/models/ROUTE`, without the query."""
     headers: dict[str, _Text] = Field(default_factory=dict, max_length=64)
     query: dict[str, _Text] = Field(default_factory=dict, max_length=64)
-    claims: TestedClaims = Field(default_factory=lambda: TestedClaims())
+    claims: TestedClaims = Field(default_factory=TestedClaims)
     """Of the caller's token."""
 
     @field_validator("headers")
