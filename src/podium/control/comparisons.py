@@ -18,8 +18,8 @@ from podium.analysis.answers import Answer, read_answer
 from podium.analysis.pairing import Pairing
 from podium.control.loop import now
 from podium.planning import shadows
-from podium.planning.routing import RouteEntry, plan_route
 from podium.planning.shadows import Attached
+from podium.planning.world import read_entry
 from podium.resources.comparison import Comparison
 from podium.resources.errors import Expired, PodiumError
 from podium.resources.kinds import KINDS, Revision, Route
@@ -118,11 +118,11 @@ class Comparing:
         attached: list[Attached] = []
         for route in self._routes.with_shadows(tx):
             workspace = route.metadata.workspace
-            named = {name: _entry(tx, workspace, name) for name in route.spec.deployments}
+            named = {name: read_entry(tx, workspace, name) for name in route.spec.deployments}
             attached += shadows.of_route(route, {name: entry for name, entry in named.items() if entry})
         for rollout in tx.list("Rollout", fields=_UNDER_WAY).items:
             if isinstance(rollout.spec.settings.strategy, ShadowStrategy):
-                entry = _entry(tx, rollout.metadata.workspace, rollout.spec.deployment)
+                entry = read_entry(tx, rollout.metadata.workspace, rollout.spec.deployment)
                 attached += shadows.of_rollout(rollout, entry) if entry else []
         return _with_revisions(tx, shadows.merged(attached))
 
@@ -259,16 +259,6 @@ def _message(one: Comparison, champion: Revision | None, shadow: Revision) -> st
     if one.shadow_failed or one.champion_failed:
         return "no request was answered by both yet"
     return "no request was recorded on both sides yet"
-
-
-def _entry(tx: Read, workspace: str, name: str) -> RouteEntry | None:
-    deployment = tx.find("Deployment", workspace, name)
-    if deployment is None:
-        return None
-    status = deployment.status
-    rollout = tx.find("Rollout", workspace, status.rollout) if status.rollout else None
-    revisions = tx.list("Revision", owner_uid=deployment.uid).items
-    return plan_route(deployment, {revision.metadata.name: revision for revision in revisions}, rollout)
 
 
 class _Routes:

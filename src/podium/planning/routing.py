@@ -3,7 +3,7 @@
 Called by the gateway agent, which renders the outcome as Envoy configuration. Nothing here knows Envoy.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -187,7 +187,6 @@ def plan_route(
     share falls to the stable revision at once, and the other way round only where the candidate has taken traffic
     already (it has passed its gates for that).
     """
-    workspace = deployment.metadata.workspace
     status, spec = deployment.status, deployment.spec
     stable_name, candidate_name, weight = status.stable_revision, None, 0
     if rollout is not None:
@@ -210,37 +209,46 @@ def plan_route(
         live = (stable, candidate)
     if deployment.metadata.deletion_requested_at is not None:
         live = ()
-    preview = header = sticky = None
-    copies: tuple[Arm, int] | None = None
-    if rollout is not None:
-        strategy, shown = rollout.spec.settings.strategy, rollout.status
-        if isinstance(strategy, BlueGreenStrategy) and shown.preview:
-            preview, header = arm(candidate_name, "preview", 0), strategy.preview_header
-        if isinstance(strategy, ShadowStrategy) and shown.shadow:
-            shadow = arm(candidate_name, "shadow", 0)
-            copies = (shadow, basis_points(strategy.percent)) if shadow is not None and live else None
-        if isinstance(strategy, AbTestStrategy):
-            sticky = strategy.sticky
     served = candidate_name if weight == WHOLE else stable_name
     waking = max(waking_seconds(revisions.get(name or "")) for name in (stable_name, candidate_name))
-    reason = "" if live else _why_unavailable(deployment, revisions.get(served or ""))
-    return RouteEntry(
-        workspace=workspace,
+    entry = RouteEntry(
+        workspace=deployment.metadata.workspace,
         deployment=deployment.metadata.name,
         uid=deployment.uid,
         live=live,
-        preview=preview,
-        preview_header=header if preview else None,
+        preview=None,
+        preview_header=None,
         direct=arm(served, "direct", 0),
         timeout=spec.runtime.request_timeout + waking,
         idempotent=spec.idempotent,
         max_body=spec.runtime.max_body,
-        unavailable=reason,
+        unavailable="" if live else _why_unavailable(deployment, revisions.get(served or "")),
         waking=waking,
-        shadow=copies,
-        sticky=sticky,
-        salt=f"{deployment.uid}/{candidate_name}" if sticky is not None else "",
     )
+    return (
+        entry
+        if rollout is None
+        else _with_strategy(entry, rollout, lambda role: arm(candidate_name, role, 0))
+    )
+
+
+def _with_strategy(
+    entry: RouteEntry, rollout: Rollout, candidate: Callable[[Role], Arm | None]
+) -> RouteEntry:
+    """The entry with what the rollout's strategy adds beside weights; `candidate` gives its arm in a role."""
+    strategy, shown = rollout.spec.settings.strategy, rollout.status
+    if isinstance(strategy, BlueGreenStrategy) and shown.preview:
+        preview = candidate("preview")
+        return replace(entry, preview=preview, preview_header=strategy.preview_header if preview else None)
+    if isinstance(strategy, ShadowStrategy) and shown.shadow and entry.live:
+        shadow = candidate("shadow")
+        return (
+            replace(entry, shadow=(shadow, basis_points(strategy.percent))) if shadow is not None else entry
+        )
+    if isinstance(strategy, AbTestStrategy) and strategy.sticky is not None:
+        salt = f"{entry.uid}/{rollout.spec.candidate_revision}"
+        return replace(entry, sticky=strategy.sticky, salt=salt)
+    return entry
 
 
 def _beside(stable: Arm, baseline: Arm | None, candidate: Arm) -> tuple[Arm, ...]:

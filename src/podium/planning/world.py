@@ -1,7 +1,8 @@
 """What a Deployment's decision needs to know, read through whatever can find and list objects.
 
 Called by `control.deployments` (within its transaction) and `api.plans` (for a preview): both see the same world, so
-that a preview cannot disagree with what follows.
+that a preview cannot disagree with what follows. Where requests go is read here too, for `podium route test` and for
+the comparison of shadows.
 """
 
 import datetime
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from podium.planning.deployments import World
+from podium.planning.routing import RouteEntry, plan_route
 from podium.resources.deployment import ModelReference
 from podium.resources.kinds import AnyResource, Deployment, ModelVersion
 
@@ -72,3 +74,14 @@ def resolve(reads: Reads, workspace: str, reference: ModelReference) -> tuple[Mo
     if version is None:
         return None, f"spec.model.version: {reference.name} has no version {number}"
     return version, ""
+
+
+def read_entry(reads: Reads, workspace: str, name: str) -> RouteEntry | None:
+    """What is planned for the requests of this Deployment, as a gateway plans it; None if there is none."""
+    deployment = reads.find("Deployment", workspace, name)
+    if deployment is None:
+        return None
+    status = deployment.status
+    rollout = reads.find("Rollout", workspace, status.rollout) if status.rollout else None
+    revisions = reads.list("Revision", owner_uid=deployment.uid).items
+    return plan_route(deployment, {revision.metadata.name: revision for revision in revisions}, rollout)

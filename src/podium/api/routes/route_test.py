@@ -12,7 +12,7 @@ from podium.api.services import Services, services_of
 from podium.api.wire import JSON, read_model
 from podium.planning.route_test import tell
 from podium.planning.routes import plan_published
-from podium.planning.routing import RouteEntry, plan_route
+from podium.planning.world import read_entry
 from podium.resources.kinds import Route
 from podium.resources.route import RouteSpec, RouteStatus, Rule, Variant
 from podium.resources.route_test import RouteTestRequest
@@ -46,7 +46,7 @@ def router() -> APIRouter:
     ) -> JSON:
         with services.store.read() as tx:
             route = tx.find("Route", workspace, name) or _own_path(tx, workspace, name)
-            named = {given: _entry(tx, workspace, given) for given in route.spec.deployments}
+            named = {given: read_entry(tx, workspace, given) for given in route.spec.deployments}
         plan = plan_published(route, {given: entry for given, entry in named.items() if entry is not None})
         return JSON(tell(plan, wanted).model_dump(mode="json", by_alias=True))
 
@@ -60,13 +60,3 @@ def _own_path(tx: Read, workspace: str, name: str) -> Route:
     rule = Rule(name="own-path", to=[Variant(deployment=name)])
     metadata = Metadata(name=name, workspace=workspace)
     return Resource(kind="Route", metadata=metadata, spec=RouteSpec(rules=[rule]), status=RouteStatus())
-
-
-def _entry(tx: Read, workspace: str, name: str) -> RouteEntry | None:
-    deployment = tx.find("Deployment", workspace, name)
-    if deployment is None:
-        return None
-    status = deployment.status
-    rollout = tx.find("Rollout", workspace, status.rollout) if status.rollout else None
-    revisions = tx.list("Revision", owner_uid=deployment.uid).items
-    return plan_route(deployment, {revision.metadata.name: revision for revision in revisions}, rollout)

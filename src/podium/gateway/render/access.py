@@ -34,8 +34,8 @@ ROLES = ("admin", "edit", "view", "predict")
 CALLER_HEADER = "x-podium-caller"
 """The token's subject, for the filters behind these and for the replica. A client's own header of this name is removed
 by `listener` before any filter runs; where no tokens are required there is none."""
-_METADATA = "envoy.filters.http.jwt_authn"
-_CLAIMS = "podium"
+TOKEN_FILTER, CLAIMS = "envoy.filters.http.jwt_authn", "podium"
+"""Where the claims of a checked token are noted: the filter's metadata, under this key."""
 _PLACE = "podium.place"
 _SEGMENT = "[^/?]+"
 _PLACES = {
@@ -99,11 +99,11 @@ def _retiring(given: Any) -> tuple[tuple[str, datetime.datetime], ...]:
 
 def chosen_by_caller(route: bytes) -> bool:
     """Whether who calls has a part in taking this rendered route, or in where it leads."""
-    if not any(said in route for said in (CALLER_HEADER.encode(), _METADATA.encode())):
+    if not any(said in route for said in (CALLER_HEADER.encode(), TOKEN_FILTER.encode())):
         return False
     found = orjson.loads(route)
     choice = fragment([found["match"], found.get("route", {}).get("hash_policy")])
-    return any(said in choice for said in (CALLER_HEADER.encode(), _METADATA.encode()))
+    return any(said in choice for said in (CALLER_HEADER.encode(), TOKEN_FILTER.encode()))
 
 
 def tokens(rules: AccessRules, *, choosing: bool = True) -> Document:
@@ -120,7 +120,7 @@ def tokens(rules: AccessRules, *, choosing: bool = True) -> Document:
                     "forward": False,
                     "require_expiration": True,
                     "clock_skew_seconds": _CLOCK_SKEW_SECONDS,
-                    "payload_in_metadata": _CLAIMS,
+                    "payload_in_metadata": CLAIMS,
                     "claim_to_headers": [{"claim_name": "sub", "header_name": CALLER_HEADER}],
                     "jwt_cache_config": {
                         "jwt_cache_size": _CHECKED_TOKENS,
@@ -158,8 +158,8 @@ def placing() -> dict[str, Any]:
     )
     claim = typed(
         "envoy.extensions.matching.common_inputs.network.v3.DynamicMetadataInput",
-        filter=_METADATA,
-        path=[{"key": _CLAIMS}, {"key": "dep"}],
+        filter=TOKEN_FILTER,
+        path=[{"key": CLAIMS}, {"key": "dep"}],
     )
     there = typed(
         "envoy.extensions.matching.input_matchers.metadata.v3.Metadata", value={"present_match": True}
@@ -224,7 +224,7 @@ def open_access() -> AccessRules:
 
 def _scoped(permission: dict[str, Any], verb: str) -> dict[str, Any]:
     """Tokens whose scope names the deployment that the path names, and the verb."""
-    named = conditions.metadata(_METADATA, _CLAIMS, "dep")
+    named = conditions.metadata(TOKEN_FILTER, CLAIMS, "dep")
     covers = [conditions.is_in(conditions.metadata(_PLACE, key), named) for key in _PLACES]
     covers.append(conditions.is_in(conditions.text("*"), named))
     # A note that is missing is an error to CEL, and an error is no permission.
@@ -265,8 +265,8 @@ def _path(match: dict[str, Any]) -> dict[str, Any]:
 
 
 def _claim(name: str, value: dict[str, Any]) -> dict[str, Any]:
-    path = [{"key": _CLAIMS}, {"key": name}]
-    return {"sourced_metadata": {"metadata_matcher": {"filter": _METADATA, "path": path, "value": value}}}
+    path = [{"key": CLAIMS}, {"key": name}]
+    return {"sourced_metadata": {"metadata_matcher": {"filter": TOKEN_FILTER, "path": path, "value": value}}}
 
 
 def _document(kind: str, fields: dict[str, Any]) -> Document:

@@ -46,81 +46,48 @@ def answer(code: str, status: int, detail: str, **more: str) -> dict[str, Any]:
 
 def local_replies() -> dict[str, Any]:
     """Envoy's `local_reply_config`. Its words are kept as the detail; a direct response keeps its own body."""
-    revoked = "response.code_details.startsWith('rbac_access_denied_matched_policy[revoked')"
-    return {
-        "mappers": [
-            {
-                "filter": _when("response.code_details == 'direct_response'"),
-                "body_format_override": {
-                    "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
-                    "content_type": MEDIA_TYPE,
-                },
-            },
-            {
-                # A Route's declared answer, which is its own body too.
-                "filter": _when("response.headers['x-podium-fallback'] == 'answer'"),
-                "body_format_override": {
-                    "text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"},
-                    "content_type": "application/json",
-                },
-            },
-            {
-                "filter": _status(429),
-                "body_format_override": _format(
-                    "rateLimited",
-                    "over the limit of requests of this route; retry-after says when to come back",
-                ),
-            },
-            {
-                "filter": _when("response.code_details == 'reached_concurrency_limit'"),
-                "body_format_override": _format(
-                    "unavailable", "the route's adaptive limit of concurrency is reached"
-                ),
-            },
-            {
-                "filter": _when(revoked),
-                "status_code": 401,
-                "body_format_override": _format("unauthenticated", "the token has been revoked"),
-                "headers_to_add": [_challenge()],
-            },
-            {
-                "filter": _status(401),
-                "body_format_override": _format(
-                    "unauthenticated",
-                    "%LOCAL_REPLY_BODY%",
-                    nextStep="send the header Authorization: Bearer TOKEN with a token that `podium token create` made",
-                ),
-            },
-            {
-                "filter": _status(403),
-                "body_format_override": _format(
-                    "forbidden",
-                    "the token is not for this workspace, or its scope is without this deployment or verb",
-                ),
-            },
-            {
-                "filter": _status(413),
-                "body_format_override": _format("tooLarge", "the body is over the deployment's limit"),
-            },
-            {
-                "filter": _status(504),
-                "body_format_override": _format(
-                    "timeout", "no answer within the deployment's requestTimeout"
-                ),
-            },
-            {
-                "filter": _status(503),
-                "body_format_override": _format(
-                    "unavailable", "the replica could not be reached: %LOCAL_REPLY_BODY%"
-                ),
-            },
-            {
-                "filter": _status(404),
-                "body_format_override": _format("notFound", "no such path"),
-            },
-        ],
-        "body_format": _format("invalid", "%LOCAL_REPLY_BODY%"),
+    own = [
+        # A direct response, and a Route's declared answer, keep their own bodies.
+        _as_it_is("response.code_details == 'direct_response'", MEDIA_TYPE),
+        _as_it_is("response.headers['x-podium-fallback'] == 'answer'", "application/json"),
+    ]
+    revoked = {
+        "filter": _when("response.code_details.startsWith('rbac_access_denied_matched_policy[revoked')"),
+        "status_code": 401,
+        "body_format_override": _format("unauthenticated", "the token has been revoked"),
+        "headers_to_add": [_challenge()],
     }
+    crowded = {
+        "filter": _when("response.code_details == 'reached_concurrency_limit'"),
+        "body_format_override": _format(
+            "unavailable", "the route's adaptive limit of concurrency is reached"
+        ),
+    }
+    limited, *others = [
+        {"filter": _status(status), "body_format_override": _format(code, detail, **more)}
+        for status, code, detail, more in _BY_STATUS
+    ]
+    mappers = [*own, limited, crowded, revoked, *others]
+    return {"mappers": mappers, "body_format": _format("invalid", "%LOCAL_REPLY_BODY%")}
+
+
+_BY_STATUS: tuple[tuple[int, str, str, dict[str, str]], ...] = (
+    (429, "rateLimited", "over the limit of requests of this route; retry-after says when to come back", {}),
+    (401, "unauthenticated", "%LOCAL_REPLY_BODY%", {
+        "nextStep": "send the header Authorization: Bearer TOKEN with a token that `podium token create` made",
+    }),
+    (403, "forbidden", "the token is not for this workspace, or its scope is without this deployment or verb", {}),
+    (413, "tooLarge", "the body is over the deployment's limit", {}),
+    (504, "timeout", "no answer within the deployment's requestTimeout", {}),
+    (503, "unavailable", "the replica could not be reached: %LOCAL_REPLY_BODY%", {}),
+    (404, "notFound", "no such path", {}),
+)  # fmt: skip
+"""Status, code, detail and more members; what is found out by more than the status stands between 429 and the rest."""
+
+
+def _as_it_is(condition: str, media_type: str) -> dict[str, Any]:
+    body = {"text_format_source": {"inline_string": "%LOCAL_REPLY_BODY%"}, "content_type": media_type}
+    return {"filter": _when(condition), "body_format_override": body}
 
 
 def _format(code: str, detail: str, **more: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from podium.gateway.render.attempts import retry_policy
 from podium.gateway.render.document import Document, document, fragment, seconds, typed
 from podium.gateway.render.entrance import entrances
 from podium.gateway.render.mirror import mirroring, recorded
@@ -27,12 +28,10 @@ _RETRY_ANY = "connect-failure,refused-stream,reset"
 _RETRY_UNSENT = "connect-failure,refused-stream,reset-before-request"
 _RETRIES = 2
 """So an input that kills whoever reads it takes three replicas with it at most."""
+_BACK_OFF = (0.005, 0.05)
+"""Seconds before the first repeat, and at most."""
 _STREAM_IDLE = 240.0
 """Envoy ends a stream on which nothing moved for 300 s; longer request timeouts need their own limit."""
-_SELECTIONS = 50
-"""How often a host that was tried already is drawn again before it is taken after all. Least-request draws two hosts
-and takes the idler one, which is the dead one (it refuses at once): of two hosts it comes up three times out of four,
-so that with Envoy's usual 3 or so draws a third of the retries would end on it."""
 _EXTENSIONS = ["binary_tensor_data"]
 """Of the protocol, as a replica names them: what a client is told here holds behind the gateway."""
 _ID = "[^/]+"
@@ -151,18 +150,7 @@ def route_to(match: dict[str, Any], target: dict[str, Any], how: Handling) -> di
 
 def _retry(reasons: str) -> dict[str, Any]:
     """Another replica is tried at once. An overload answer (429) is an answer: repeating it would add to the load."""
-    return {
-        "retry_on": reasons,
-        "num_retries": _RETRIES,
-        "host_selection_retry_max_attempts": _SELECTIONS,
-        "retry_host_predicate": [
-            {
-                "name": "envoy.retry_host_predicates.previous_hosts",
-                "typed_config": typed("envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"),
-            }
-        ],
-        "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.050s"},
-    }
+    return retry_policy(reasons, _RETRIES, *_BACK_OFF)
 
 
 @functools.lru_cache(maxsize=4)

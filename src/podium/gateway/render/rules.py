@@ -8,6 +8,7 @@ import hashlib
 import re
 from typing import Any
 
+from podium.gateway.render.access import CLAIMS, TOKEN_FILTER
 from podium.gateway.render.document import fragment
 from podium.gateway.render.entrance import alike
 from podium.gateway.render.problem import answer
@@ -21,7 +22,6 @@ from podium.resources.route import Match, TextMatch
 
 ROUTE_HEADER = "x-podium-route"
 """Tells a replica under which name a request came in: the messages of gRPC hold that name, too."""
-_CLAIMS_FILTER, _CLAIMS = "envoy.filters.http.jwt_authn", "podium"
 
 
 def route_id(workspace: str, name: str) -> str:
@@ -129,7 +129,7 @@ def _match(outside: str, match: Match | None) -> dict[str, Any]:
     ]
     query = [{"name": name, **_value(value)} for name, value in match.query.items()]
     claims = [
-        {"filter": _CLAIMS_FILTER, "path": [{"key": _CLAIMS}, {"key": name}], "value": _claim(value)}
+        {"filter": TOKEN_FILTER, "path": [{"key": CLAIMS}, {"key": name}], "value": _claim(value)}
         for name, value in match.claims.items()
     ]
     return {
