@@ -332,5 +332,6 @@ def _is_gone(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rsplit(")", 1)[1].split()[0] == "Z"
-    except FileNotFoundError:
+    # ProcessLookupError: it went between the opening and the reading.
+    except (FileNotFoundError, ProcessLookupError):
         return True

@@ -59,7 +59,8 @@ def running(folder: Path, line: str = "up") -> Observed:
 def gone(pid: int) -> bool:
     try:
         return b") Z" in Path(f"/proc/{pid}/stat").read_bytes()
-    except FileNotFoundError:
+    # ProcessLookupError: it went between the opening and the reading.
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 
