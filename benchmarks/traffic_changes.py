@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from podium.demo.load import Load, running
 
 _VARIANT = f"{NAME}-next"
 _SLEEPER = f"{NAME}-sleeper"
+_ASKED_EVERY, _NOTICE = 0.2, 3
+"""Seconds."""
 _BESIDE_RATE = 40.0
 """Requests per second of streams beside the main one."""
 
@@ -154,7 +157,7 @@ def gateway_restarted(world: World) -> str:
         url = f"http://127.0.0.1:{port}/v2/models/{NAME}/infer"
         load = _EitherGateway(url, world.bodies, rate=_BESIDE_RATE, token=world.installation.token)
         load.ports = (port, first)
-        with running(load, requests=20, timeout=60.0):
+        with _balanced(load), running(load, requests=20, timeout=60.0):
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0, f"the gateway ended with {process.returncode}"
             mark = time.time()
@@ -165,24 +168,45 @@ def gateway_restarted(world: World) -> str:
         _all_good("of its clients", load)
         again.send_signal(signal.SIGINT)
         assert again.wait(60) == 0, f"the gateway ended with {again.returncode}"
-    world.installation.client.forget_gateway("second", force=True)
     return f"drained and started again under {_count(load)} requests of its own clients"
 
 
 class _EitherGateway(Load):
-    """Clients that know two gateways: a new connection goes to the first one that takes it."""
+    """Clients that know two gateways: a new connection goes to the first one that was ready when it was last asked."""
 
     ports: Sequence[int] = ()
+    ready: frozenset[int] = frozenset()
 
     async def _connect(self) -> Any:
-        error: OSError | None = None
-        for port in self.ports:
-            self._port = port
-            try:
-                return await super()._connect()
-            except OSError as problem:
-                error = problem
-        raise error or ConnectionError("no gateway is known")
+        self._port = next((port for port in self.ports if port in self.ready), self.ports[-1])
+        return await super()._connect()
+
+
+@contextlib.contextmanager
+def _balanced(load: _EitherGateway) -> Iterator[None]:
+    """What a load balancer does: ask each gateway again and again whether it is ready."""
+    ended = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(trust_env=False, timeout=5.0) as client:
+            while not ended.wait(_ASKED_EVERY):
+                load.ready = frozenset(port for port in load.ports if _ready(client, port))
+
+    load.ready = frozenset(load.ports)
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        asking.join()
+
+
+def _ready(client: httpx.Client, port: int) -> bool:
+    try:
+        return client.get(f"http://127.0.0.1:{port}/v2/health/ready").status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 @contextlib.contextmanager
@@ -197,19 +221,18 @@ def _second_gateway(world: World) -> Iterator[tuple[subprocess.Popen[bytes], int
 
     def start() -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "podium.cli", "gateway", "run", "second", "--port", str(port)]
+        command += ["--notice", str(_NOTICE)]
         environment = {**os.environ, **world.installation.environment, **own}
         with log.open("ab") as words:
             made = subprocess.Popen(command, env=environment, stdout=words, stderr=words)
         running_now.append(made)
 
-        def ready() -> bool:
-            with contextlib.suppress(httpx.HTTPError):
-                return (
-                    httpx.get(f"http://127.0.0.1:{port}/v2/health/ready", trust_env=False).status_code == 200
-                )
-            return False
-
-        until(ready, 60.0, lambda: f"the second gateway is not ready: {log.read_text()[-2000:]}")
+        with httpx.Client(trust_env=False, timeout=5.0) as client:
+            until(
+                lambda: _ready(client, port),
+                60.0,
+                lambda: f"the second gateway is not ready: {log.read_text()[-2000:]}",
+            )
         return made
 
     try:
@@ -219,6 +242,8 @@ def _second_gateway(world: World) -> Iterator[tuple[subprocess.Popen[bytes], int
             if made.poll() is None:
                 made.send_signal(signal.SIGINT)
                 made.wait(60)
+        # Nothing waits for it, also when this came out wrong.
+        world.installation.client.forget_gateway("second", force=True)
 
 
 def _beside(world: World, url: str, token: str) -> contextlib.AbstractContextManager[Load]:

@@ -19,18 +19,21 @@ def run(settings: Settings, *, alone: bool = False) -> None:
 
 def gateway_settings(settings: Settings, *, token: str | None) -> GatewaySettings:
     """This installation's gateway."""
+    own = settings.api_certificate if settings.server_url is None else None
     return GatewaySettings(
         home=settings.home / "gateway",
         name=settings.gateway_name,
-        server_url=settings.api_url,
+        server_url=settings.server_url or settings.api_url,
         host="127.0.0.1" if settings.gateway_host == "localhost" else settings.gateway_host,
         port=settings.gateway_port,
         token=token,
         run_folder=settings.sockets / "gw",
         metrics_port=settings.gateway_metrics_port,
+        notice=float(settings.gateway_notice),
         certificate=settings.gateway_certificate,
+        server_ca=settings.server_ca,
         # Its names are for others: what this machine calls the API may not be among them.
-        server_certificate=settings.api_certificate.chain if settings.api_certificate else None,
+        server_certificate=own.chain if own else settings.server_certificate,
     )
 
 

@@ -52,8 +52,18 @@ class Settings:
     PODIUM_TLS_KEY). None: plain HTTP."""
     gateway_metrics_port: int | None = None
     """TCP port on 127.0.0.1 for the gateway's metrics (PODIUM_GATEWAY_METRICS_PORT). None: there are none."""
+    gateway_notice: int = 0
+    """When the gateway is stopped: seconds for which its `/v2/health/ready` says no before it takes no new connections
+    any more (PODIUM_GATEWAY_NOTICE)."""
     gateway_name: str = "local"
     """Name of this machine's gateway in reports (PODIUM_GATEWAY_NAME)."""
+    server_url: str | None = None
+    """The server that the gateway follows (PODIUM_SERVER_URL), where it is not this installation's. None: it is."""
+    server_ca: Path | None = None
+    """Certificates (PEM) of who may have signed that server's (PODIUM_SERVER_CA). None: those that the system knows."""
+    server_certificate: Path | None = None
+    """That server's very certificate (PODIUM_SERVER_CERTIFICATE), trusted whatever names are in it. None: its
+    certificate is checked as any other."""
     gateway_tokens: bool = True
     """Whether predictions need a token (PODIUM_GATEWAY_TOKENS=off turns it off; loopback only)."""
     environments_limit: int = 20 * 2**30
@@ -170,6 +180,7 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
         ("gateway_port", "PODIUM_GATEWAY_PORT", 65_535),
         ("workers", "PODIUM_WORKERS", 256),
         ("gateway_metrics_port", "PODIUM_GATEWAY_METRICS_PORT", 65_535),
+        ("gateway_notice", "PODIUM_GATEWAY_NOTICE", 3_600),
     ):
         if environ.get(variable):
             values[name] = _number(variable, environ[variable], highest)
@@ -187,6 +198,10 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
         values["import_from"] = tuple(sources.split())
     if environ.get("PODIUM_MIGRATIONS"):
         values["migrations"] = tuple(Path(part) for part in environ["PODIUM_MIGRATIONS"].split(":") if part)
+    values["server_url"] = environ.get("PODIUM_SERVER_URL") or None
+    for name, variable in (("server_ca", "PODIUM_SERVER_CA"), ("server_certificate", "PODIUM_SERVER_CERTIFICATE")):
+        if environ.get(variable):
+            values[name] = Path(environ[variable]).absolute()
     for part in ("api", "gateway"):
         values[f"{part}_certificate"] = _certificate(part, environ, given)
     values["program_folders"] = _program_folders(environ.get("PODIUM_PROGRAM_FOLDERS", ""), home)

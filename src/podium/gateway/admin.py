@@ -42,6 +42,18 @@ class ServerInfo:
     uptime: float
 
 
+_CLIENTS = ("rq_active", "rq_total", "cx_active")
+
+
+@dataclass(frozen=True)
+class Clients:
+    """active: requests under way; requests: how many there have ever been; connections: open ones."""
+
+    active: int
+    requests: int
+    connections: int
+
+
 class Admin:
     """One Envoy's admin interface. Survives restarts of Envoy; `close` when done."""
 
@@ -123,17 +135,26 @@ class Admin:
         """Statistics whose full names match, as Prometheus reads them: the one form that keeps tags apart."""
         return (await self._get("/stats", {"format": "prometheus", "filter": pattern})).text
 
-    async def active_requests(self) -> int:
-        """Requests of clients that are under way."""
-        name = f"http.{STAT_PREFIX}.downstream_rq_active"
-        for stat in await self.statistics(f"^http\\.{STAT_PREFIX}\\.downstream_rq_active$"):
-            if stat.get("name") == name:
-                return int(stat["value"])
-        return 0
+    async def clients(self) -> Clients:
+        """What is under way."""
+        names = "|".join(f"downstream_{name}" for name in _CLIENTS)
+        found = {
+            str(stat.get("name")): int(stat["value"])
+            for stat in await self.statistics(f"^http\\.{STAT_PREFIX}\\.({names})$")
+            if "value" in stat
+        }
+        return Clients(*(found.get(f"http.{STAT_PREFIX}.downstream_{name}", 0) for name in _CLIENTS))
+
+    async def fail_health(self) -> None:
+        """`/v2/health/ready` says no, and each answer tells its client to close the connection. All else goes on."""
+        await self._post("/healthcheck/fail")
+
+    async def pass_health(self) -> None:
+        """Take `fail_health` back."""
+        await self._post("/healthcheck/ok")
 
     async def stop_listening(self) -> None:
-        """No new connection is taken, and clients of open ones are told to close; requests under way go on."""
-        await self._post("/healthcheck/fail")
+        """No new connection is taken; requests under way, and those that come on open connections, go on."""
         await self._post("/drain_listeners")
 
     async def _get(self, path: str, query: Mapping[str, str]) -> httpx.Response:

@@ -64,6 +64,7 @@ class Agent:
         self._end = asyncio.Event()
         self._handing_over = asyncio.Lock()
         self._stop_envoy = False
+        self._hurry = asyncio.Event()
 
     @property
     def observed_version(self) -> int:
@@ -80,7 +81,9 @@ class Agent:
         self._end.set()
 
     def stop_all(self) -> None:
-        """Drain and stop Envoy, then let `run` return."""
+        """Drain and stop Envoy, then let `run` return. Called once more: without the notice before."""
+        if self._stop_envoy:
+            self._hurry.set()
         self._stop_envoy = True
         self._end.set()
 
@@ -100,6 +103,9 @@ class Agent:
             ]
             ending = asyncio.create_task(self._end.wait(), name="end")
             done, _ = await asyncio.wait([*tasks, ending], return_when=asyncio.FIRST_COMPLETED)
+            if self._stop_envoy:
+                # While it is announced, changes are followed as before: it serves.
+                await self._envoy.announce(self._settings.notice, self._hurry)
             for task in (*tasks, ending):
                 task.cancel()
             await asyncio.gather(*tasks, ending, return_exceptions=True)
@@ -121,7 +127,7 @@ class Agent:
     # --- Envoy -------------------------------------------------------------------------------------------------
 
     async def _bring_up(self) -> None:
-        adopted = self._envoy.adopt()
+        adopted = self._envoy.adopt() and await self._still_serves()
         if adopted:
             await self._settle_adopted()
         else:
@@ -132,6 +138,21 @@ class Agent:
         self._serving.set()
         if adopted:
             await self._upgrade_if_outdated()
+
+    async def _still_serves(self) -> bool:
+        """The agent before this one may have died when it was about to stop Envoy: what it announced is taken back, and
+        an Envoy that takes no connections any more is ended."""
+        try:
+            if (await self._admin.info()).state != "DRAINING":
+                return True
+            if await self._envoy.takes_connections():
+                await self._admin.pass_health()
+                return True
+        except Unavailable as error:
+            log.warning("the adopted Envoy's admin interface is silent: %s", error)
+            return True
+        await self._envoy.stop(self._settings.drain)
+        return False
 
     def _restore_unconfirmed(self) -> None:
         """A fresh Envoy starts from what was seen loaded: a refused content would leave it without routes."""

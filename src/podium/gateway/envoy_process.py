@@ -39,6 +39,7 @@ LOG_LEVELS = ("--log-level", "warning", "--component-log-level", "misc:error")
 pinned, and a refusal has to be found among the words."""
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.01
+_QUIET_SECONDS = 0.5
 _LOG_BYTES = 16 * 2**20
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - Envoy's own place
 _MODE = "600"
@@ -171,6 +172,26 @@ class EnvoyProcess:
         self._write_state(fresh)
         return fresh
 
+    async def takes_connections(self) -> bool:
+        """Whether a new connection is taken. Envoy's admin interface goes on to list a listener that it has stopped."""
+        for address, port in await self._admin.listening():
+            try:
+                _, writer = await asyncio.open_connection(address, port)
+            except ConnectionRefusedError:
+                return False
+            writer.close()
+        return True
+
+    async def announce(self, seconds: float, hurry: asyncio.Event) -> None:
+        """Say that this gateway is about to stop and serve on for so long, or until `hurry` is set, so that those who
+        spread the clients send them elsewhere."""
+        if seconds <= 0 or not self.alive():
+            return
+        with contextlib.suppress(Unavailable):
+            await self._admin.fail_health()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(hurry.wait(), seconds)
+
     async def stop(self, drain: float) -> None:
         """Take no new connections, let requests under way end for up to `drain` seconds, then end Envoy."""
         incarnation = self._current
@@ -179,6 +200,7 @@ class EnvoyProcess:
         if identity is not None and is_alive(identity):
             deadline = time.monotonic() + drain
             with contextlib.suppress(Unavailable):
+                await self._admin.fail_health()
                 await self._admin.stop_listening()
                 await self._until_idle(deadline)
             await asyncio.to_thread(terminate, identity, 5.0)
@@ -211,11 +233,22 @@ class EnvoyProcess:
             return ""
 
     async def _until_idle(self, deadline: float) -> None:
-        while await self._admin.active_requests() > 0:
-            if time.monotonic() > deadline:
-                log.warning("requests were still under way at the end of the drain")
+        """Until nobody is connected any more, or nothing was under way or came for a while: a client with an idle
+        connection may be about to use it, and learns that it ends only with its next answer."""
+        before, since = await self._admin.clients(), time.monotonic()
+        while before.connections:
+            now = time.monotonic()
+            if now > deadline:
+                if before.active:
+                    log.warning("requests were still under way at the end of the drain")
+                return
+            if not before.active and now - since > _QUIET_SECONDS:
                 return
             await asyncio.sleep(0.05)
+            found = await self._admin.clients()
+            if found.active or found.requests != before.requests:
+                since = time.monotonic()
+            before = found
 
     def _recorded_base_id(self) -> int | None:
         try:

@@ -58,6 +58,8 @@ class Report:
     samples: Sequence[dict[str, Any]] = ()
     load: dict[str, Any] | None = None
     """What `load_report` read; None: not read this time."""
+    instance: dict[str, Any] | None = None
+    """Who reports: `instance`."""
 
     def document(self) -> dict[str, Any]:
         """As it goes over the wire."""
@@ -67,6 +69,7 @@ class Report:
             "envoy": self.envoy,
             "samples": list(self.samples),
             **({"load": self.load} if self.load is not None else {}),
+            **({"instance": self.instance} if self.instance is not None else {}),
         }
 
 
@@ -74,4 +77,5 @@ class Reporter(Protocol):
     """Where reports go."""
 
     async def report(self, report: Report) -> None:
-        """Deliver one; a newer report takes the place of an older one. Raises Unavailable."""
+        """Deliver one; a newer report takes the place of an older one. Raises Unavailable, and Refused where another
+        gateway has this one's name."""

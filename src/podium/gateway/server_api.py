@@ -16,9 +16,9 @@ from podium import __version__
 from podium.gateway.feed import Change, Listing, Report
 from podium.gateway.fleet import WATCHED_KINDS
 from podium.gateway.render.access import AccessRules
-from podium.gateway.trust import Trust
-from podium.resources.errors import Expired, Unavailable
+from podium.resources.errors import Expired, Refused, Unavailable
 from podium.resources.kinds import KINDS, AnyResource
+from podium.resources.trust import Trust
 
 _PAGE = 500
 _CALL_SECONDS = 10.0
@@ -90,7 +90,7 @@ class ServerApi:
                         yield changes
 
     async def report(self, report: Report) -> None:
-        """Deliver a report."""
+        """Deliver a report. Raises Refused where another gateway has this one's name."""
         await self._json("PUT", f"/gateways/{self._name}", content=orjson.dumps(report.document()))
 
     @contextlib.contextmanager
@@ -170,6 +170,11 @@ def _understood(what: str) -> Iterator[None]:
 def _raise_for(response: httpx.Response) -> None:
     if response.status_code == httpx.codes.GONE:
         raise Expired("the server does not keep changes that old")
+    if response.status_code == httpx.codes.CONFLICT:
+        with _understood("report"):
+            problem = orjson.loads(response.content)
+            words, step = str(problem["detail"]), problem.get("nextStep")
+        raise Refused(words[:1000], next_step=None if step is None else str(step)[:1000])
     raise Unavailable(
         f"{response.request.method} {response.request.url.path}: {response.status_code} {response.text[:300]}",
         next_step="check the gateway's token" if response.status_code in (401, 403) else None,

@@ -49,6 +49,9 @@ class GatewaySettings:
     """Short private folder for sockets. None: `home/run`, or one under /tmp when that would be too long."""
     concurrency: int | None = None
     """Worker threads of Envoy. None: one per processor."""
+    notice: float = 0.0
+    """Seconds for which `/v2/health/ready` says no before Envoy takes no new connections any more, when it is stopped:
+    the time in which those who spread the clients send them elsewhere."""
     drain: float = 5.0
     """Seconds that requests under way get when Envoy is stopped or handed over."""
     metrics_port: int | None = None
@@ -114,6 +117,11 @@ class Layout:
     def log(self) -> Path:
         """What Envoy says."""
         return self.home / "envoy.log"
+
+    @property
+    def identity(self) -> Path:
+        """An id of this home, made once."""
+        return self.home / "id"
 
     @property
     def lock(self) -> Path:

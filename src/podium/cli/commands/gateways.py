@@ -3,9 +3,9 @@
 import os
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
@@ -17,13 +17,15 @@ from podium.resources.errors import InvalidInput, Issue
 
 if TYPE_CHECKING:
     from podium.client import Client
+    from podium.client.connection import Connection
 
 _MONTH = 30 * 86400
 _SILENT_SECONDS = 5.0
 """As the server has it: docs/gateway.md."""
 _GATEWAY_TLS = {"PODIUM_GATEWAY_TLS_CERT": "PODIUM_TLS_CERT", "PODIUM_GATEWAY_TLS_KEY": "PODIUM_TLS_KEY"}
-_API_TLS = {"PODIUM_API_TLS_CERT": "PODIUM_TLS_CERT", "PODIUM_API_TLS_KEY": "PODIUM_TLS_KEY"}
-"""Certificates: the part's own, else the one for both."""
+"""Its own certificate, else the one for both parts."""
+_PASSED_ON = ("PODIUM_GATEWAY_METRICS_PORT",)
+"""Settings that are as for the gateway of `podium up`."""
 
 
 def build() -> typer.Typer:
@@ -46,39 +48,49 @@ def run(
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="The address that it listens on.")
     ] = "127.0.0.1",
+    notice: Annotated[
+        int,
+        typer.Option(
+            "--notice",
+            metavar="SECONDS",
+            min=0,
+            max=3600,
+            help="When it is stopped: how long /v2/health/ready says no before new connections are refused, so that "
+            "load balancers notice. A second Ctrl-C cuts it short.",
+        ),
+    ] = 5,
     folder: Annotated[
         Path | None,
         typer.Option(
             "--folder", metavar="DIR", help="Its files and its token; else PODIUM_HOME/gateways/NAME."
         ),
     ] = None,
+    server_ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--server-ca",
+            metavar="FILE",
+            help="Who may have signed the server's certificate (PEM), beside those that the system knows; else "
+            "PODIUM_SERVER_CA, else as --ca-file.",
+        ),
+    ] = None,
 ) -> None:
-    """Run one more gateway of this server, in the foreground. Ctrl-C or SIGTERM lets requests under way end and
-    stops it."""
+    """Run one more gateway of this server, in the foreground. Ctrl-C or SIGTERM stops it without losing a request:
+    it says that it is going, serves on for --notice, lets requests under way end, and stops."""
     place = (folder or home_folder() / "gateways" / name).absolute()
-    with session.client() as client:
+    signers = server_ca or os.environ.get("PODIUM_SERVER_CA")
+    with (replace(session, ca_file=Path(signers)) if signers else session).client() as client:
         _require_free(client, name, place)
-        server = urlsplit(client.connection.url)
-        told = _told(name, secure=server.scheme == "https")
-        if server.path:
-            raise InvalidInput(Issue("--url", f"expected http://host:port, got {client.connection.url}"))
-        token_file = place / "gateway.token"
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not token_file.exists():
-            issued = client.create_token(name, "gateway", workspaces=["*"], lifetime="365d")
-            handle = os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "w") as file:
-                file.write(issued.token)
+        told = _told(name, client.connection)
+        _require_token(client, name, place)
     port = port or _free_port(host)
     scheme = "https" if "PODIUM_GATEWAY_TLS_CERT" in told else "http"
     note(f"gateway {name}: {scheme}://{f'[{host}]' if ':' in host else host}:{port}, files in {place}")
     sys.stdout.flush()
     # Nothing else of the caller's own: this gateway has a home, a port and a token of its own.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PODIUM_")}
-    arguments = [
-        "--home", str(place), "--api-host", server.hostname or "127.0.0.1", "--api-port", str(server.port or 80),
-        "--gateway-host", host, "--gateway-port", str(port), "--alone",
-    ]  # fmt: skip
+    told["PODIUM_GATEWAY_NOTICE"] = str(notice)
+    arguments = ["--home", str(place), "--gateway-host", host, "--gateway-port", str(port), "--alone"]
     command_line = [sys.executable, "-m", "podium.app", "gateway", *arguments]
     os.execve(sys.executable, command_line, environment | told)  # noqa: S606 - no shell
 
@@ -96,19 +108,33 @@ def _require_free(client: "Client", name: str, place: Path) -> None:
         )
 
 
-def _told(name: str, *, secure: bool) -> dict[str, str]:
-    """What of the environment is this gateway's: its name, and certificates as for `podium up`."""
-    told = {"PODIUM_GATEWAY_NAME": name}
-    if port := os.environ.get("PODIUM_GATEWAY_METRICS_PORT"):
-        told["PODIUM_GATEWAY_METRICS_PORT"] = port
-    for variable, both in {**_GATEWAY_TLS, **(_API_TLS if secure else {})}.items():
+def _require_token(client: "Client", name: str, place: Path) -> None:
+    """A token of its own, which a gateway started again in the same folder keeps."""
+    token_file = place / "gateway.token"
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if token_file.exists():
+        return
+    issued = client.create_token(name, "gateway", workspaces=["*"], lifetime="365d")
+    handle = os.open(token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(issued.token)
+
+
+def _told(name: str, server: "Connection") -> dict[str, str]:
+    """What this gateway needs to know: its name, its own certificate, the server, and how that is known."""
+    from podium.client.trust import known_certificate
+
+    told = {"PODIUM_GATEWAY_NAME": name, "PODIUM_SERVER_URL": server.url}
+    told |= {variable: os.environ[variable] for variable in _PASSED_ON if os.environ.get(variable)}
+    for variable, both in _GATEWAY_TLS.items():
         if found := os.environ.get(variable) or os.environ.get(both):
-            told[variable] = found
-    if secure and "PODIUM_API_TLS_CERT" not in told:
-        raise InvalidInput(
-            Issue("--url", "the server speaks TLS: its certificate is needed to follow it"),
-            next_step="set PODIUM_API_TLS_CERT and PODIUM_API_TLS_KEY as for the server",
-        )
+            told[variable] = str(Path(found).absolute())
+    if not server.url.startswith("https:"):
+        return told
+    if server.ca_file is not None:
+        told["PODIUM_SERVER_CA"] = str(server.ca_file.absolute())
+    elif own := known_certificate(server.url, server.home) or os.environ.get("PODIUM_API_TLS_CERT"):
+        told["PODIUM_SERVER_CERTIFICATE"] = str(Path(own).absolute())
     return told
 
 

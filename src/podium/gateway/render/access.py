@@ -34,6 +34,9 @@ ROLES = ("admin", "edit", "view", "predict")
 CALLER_HEADER = "x-podium-caller"
 """The token's subject, for the filters behind these and for the replica. A client's own header of this name is removed
 by `listener` before any filter runs; where no tokens are required there is none."""
+CLAIMS_HEADER = "x-podium-claims"
+"""What people have put into the token, as `name=value;...`: the other side of `resources.claims.as_text`. Removed from
+what clients send, like the subject's."""
 TOKEN_FILTER, CLAIMS = "envoy.filters.http.jwt_authn", "podium"
 """Where the claims of a checked token are noted: the filter's metadata, under this key."""
 _PLACE = "podium.place"
@@ -99,11 +102,12 @@ def _retiring(given: Any) -> tuple[tuple[str, datetime.datetime], ...]:
 
 def chosen_by_caller(route: bytes) -> bool:
     """Whether who calls has a part in taking this rendered route, or in where it leads."""
-    if not any(said in route for said in (CALLER_HEADER.encode(), TOKEN_FILTER.encode())):
+    words = (CALLER_HEADER.encode(), CLAIMS_HEADER.encode(), TOKEN_FILTER.encode())
+    if not any(said in route for said in words):
         return False
     found = orjson.loads(route)
     choice = fragment([found["match"], found.get("route", {}).get("hash_policy")])
-    return any(said in choice for said in (CALLER_HEADER.encode(), TOKEN_FILTER.encode()))
+    return any(said in choice for said in words)
 
 
 def tokens(rules: AccessRules, *, choosing: bool = True) -> Document:
@@ -121,7 +125,10 @@ def tokens(rules: AccessRules, *, choosing: bool = True) -> Document:
                     "require_expiration": True,
                     "clock_skew_seconds": _CLOCK_SKEW_SECONDS,
                     "payload_in_metadata": CLAIMS,
-                    "claim_to_headers": [{"claim_name": "sub", "header_name": CALLER_HEADER}],
+                    "claim_to_headers": [
+                        {"claim_name": "sub", "header_name": CALLER_HEADER},
+                        {"claim_name": "claimed", "header_name": CLAIMS_HEADER},
+                    ],
                     "jwt_cache_config": {
                         "jwt_cache_size": _CHECKED_TOKENS,
                         "jwt_max_token_size": _LONGEST_TOKEN,

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from podium.gateway.render import entrance, fallback, grpc, limits, protection, streams, tls, v1
-from podium.gateway.render.access import CALLER_HEADER, FILTERS, placing
+from podium.gateway.render import entrance, fallback, grpc, health, limits, protection, streams, tls, v1
+from podium.gateway.render.access import CALLER_HEADER, CLAIMS_HEADER, FILTERS, placing
 from podium.gateway.render.cascade import CASCADE_HEADER
 from podium.gateway.render.counting import counting
 from podium.gateway.render.document import Document, document, fragment, typed
@@ -22,7 +22,7 @@ _HTTP2 = {
     "initial_connection_window_size": 8 * 2**20,
 }
 """Requests under way on one connection, and the bytes that a client may send ahead of what is read."""
-_OURS = (CALLER_HEADER, CASCADE_HEADER, RECORD_HEADER, SHADOW_HEADER, "x-podium-route")
+_OURS = (CALLER_HEADER, CLAIMS_HEADER, CASCADE_HEADER, RECORD_HEADER, SHADOW_HEADER, "x-podium-route")
 """Headers that only the gateway says: filters, routes and replicas believe them."""
 
 
@@ -109,7 +109,9 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
     """In the order in which a request meets them."""
     buffer = typed("envoy.extensions.filters.http.buffer.v3.Buffer", max_request_bytes=DEFAULT_MAX_BODY)
     return [
-        *entrance.off(*entrance.passing(), grpc.naming(), v1.paths(), streams.without_timeout()),
+        *entrance.off(
+            health.leaving(), *entrance.passing(), grpc.naming(), v1.paths(), streams.without_timeout()
+        ),
         _delivered(settings, TOKENS),
         placing(),
         _delivered(settings, REVOKED),

@@ -10,6 +10,7 @@ import orjson
 
 from podium.gateway.render.attempts import clusters_of as staged_clusters
 from podium.gateway.render.document import fragment
+from podium.gateway.render.health import READY
 from podium.gateway.render.routes import EntryRoutes
 from podium.resources.shape import DEFAULT_WORKSPACE
 
@@ -17,7 +18,6 @@ _PREFIX = re.compile(
     r"(?:/ws/(?P<workspace>[^/]+))?/v2/models/(?P<deployment>[^/]+)(?P<pinned>/versions/[^/]+)?"
 )
 _ROUTE_NAME = re.compile(r"route:(?P<workspace>[^/]+)/(?P<name>.+)")
-_READY = "/v2/health/ready"
 
 
 def resources_of(content: bytes) -> dict[str, bytes]:
@@ -28,7 +28,7 @@ def resources_of(content: bytes) -> dict[str, bytes]:
 def is_configured(table: bytes) -> bool:
     """Does this route table say that the gateway is ready?"""
     for route in _routes(table):
-        if route["match"].get("path") == _READY:
+        if route["match"].get("path") == READY:
             return bool(route["direct_response"]["status"] == 200)
     return False
 

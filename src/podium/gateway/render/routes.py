@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from podium.gateway.render import health
 from podium.gateway.render.attempts import retry_policy
 from podium.gateway.render.document import Document, document, fragment, seconds, typed
 from podium.gateway.render.entrance import entrances
@@ -171,7 +172,12 @@ def _before(configured: bool, version: str) -> tuple[bytes, ...]:
         fragment({"match": {"path": "/v2"}, "direct_response": server, **plain}),
         fragment({"match": {"path": "/v2/health/live"}, "direct_response": live, **plain}),
         fragment(
-            {"match": {"path": "/v2/health/ready"}, "direct_response": ready, **(plain if configured else {})}
+            {
+                "match": {"path": health.READY},
+                "direct_response": ready,
+                "typed_per_filter_config": health.ON,
+                **(plain if configured else {}),
+            }
         ),
         fragment(
             {

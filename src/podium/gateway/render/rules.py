@@ -18,6 +18,7 @@ from podium.gateway.render.traffic import standing_in, with_traffic
 from podium.gateway.render.weights import rule_prefix
 from podium.planning.routes import RoutePlan, RulePlan
 from podium.planning.routing import WHOLE
+from podium.resources.claims import is_own
 from podium.resources.route import Match, TextMatch
 
 ROUTE_HEADER = "x-podium-route"
@@ -129,7 +130,7 @@ def _match(outside: str, match: Match | None) -> dict[str, Any]:
     ]
     query = [{"name": name, **_value(value)} for name, value in match.query.items()]
     claims = [
-        {"filter": TOKEN_FILTER, "path": [{"key": CLAIMS}, {"key": name}], "value": _claim(value)}
+        _claim(name, value)
         for name, value in match.claims.items()
     ]
     return {
@@ -167,8 +168,11 @@ def _value(wanted: TextMatch) -> dict[str, Any]:
     return {"string_match": _string(wanted)}
 
 
-def _claim(wanted: TextMatch) -> dict[str, Any]:
-    return {"present_match": True} if wanted.present else {"string_match": _string(wanted)}
+def _claim(name: str, wanted: TextMatch) -> dict[str, Any]:
+    place = (CLAIMS, name) if is_own(name) else (CLAIMS, "claims", name)
+    value = {"present_match": True} if wanted.present is not None else {"string_match": _string(wanted)}
+    found = {"filter": TOKEN_FILTER, "path": [{"key": key} for key in place], "value": value}
+    return found if wanted.present is not False else {**found, "invert": True}
 
 
 def _string(wanted: TextMatch) -> dict[str, Any]:
