@@ -315,7 +315,8 @@ def _small() -> dict[str, Any]:
         "BlobResult": _shape(sha256=_TEXT, size=_NUMBER, created={"type": "boolean"}),
         "GatewayList": _shape(items={"type": "array", "items": _shape(
             name=_TEXT, seenAt=_TIME, observedVersion=_NUMBER,
-            rejected={"type": "array", "items": {"type": "object"}}, envoy={"type": "object"})}),
+            rejected={"type": "array", "items": {"type": "object"}}, envoy={"type": "object"},
+            instance={"$ref": f"{_REF}ReportingInstance"})}),
         "ForgottenGateway": _shape(name=_TEXT, seenAt=_TIME, observedVersion=_NUMBER),
         "Health": _shape(status={"const": "ok"}, version=_TEXT),
         "Readiness": _shape(status={"const": "ok"}, version=_TEXT, schema=_TEXT, resourceVersion=_NUMBER),

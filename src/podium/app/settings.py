@@ -199,7 +199,10 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
     if environ.get("PODIUM_MIGRATIONS"):
         values["migrations"] = tuple(Path(part) for part in environ["PODIUM_MIGRATIONS"].split(":") if part)
     values["server_url"] = environ.get("PODIUM_SERVER_URL") or None
-    for name, variable in (("server_ca", "PODIUM_SERVER_CA"), ("server_certificate", "PODIUM_SERVER_CERTIFICATE")):
+    for name, variable in (
+        ("server_ca", "PODIUM_SERVER_CA"),
+        ("server_certificate", "PODIUM_SERVER_CERTIFICATE"),
+    ):
         if environ.get(variable):
             values[name] = Path(environ[variable]).absolute()
     for part in ("api", "gateway"):

@@ -38,9 +38,12 @@ _LONGEST_RESTART_WAIT = 5.0
 
 
 class Agent:
-    """One gateway. `run` until `end` or `stop_all` is called; `upgrade` hands Envoy over in place."""
+    """One gateway. `run` until `end` or `stop_all` is called; `upgrade` hands Envoy over in place. `gives_way`: where
+    another gateway has its name, it ends; else it serves on, unheard."""
 
-    def __init__(self, settings: GatewaySettings, feed: Feed, report: Reporter) -> None:
+    def __init__(
+        self, settings: GatewaySettings, feed: Feed, report: Reporter, *, gives_way: bool = False
+    ) -> None:
         self._settings = settings
         self._feed = feed
         self._admin = Admin(settings.layout.admin_socket)
@@ -57,6 +60,7 @@ class Agent:
         self._reports = Reporting(
             settings, report, self._admin, self._envoy, self._fleet, self._loader, self._files
         )
+        self._reports.gives_way = gives_way
         self._certificate = _watched(settings.certificate)
         self._work = asyncio.Event()
         self._access_due = asyncio.Event()
@@ -88,7 +92,8 @@ class Agent:
         self._end.set()
 
     async def run(self) -> None:
-        """Serve until told to end. Raises Unavailable if Envoy cannot be started at all at the beginning."""
+        """Serve until told to end. Raises Unavailable if Envoy cannot be started at all at the beginning, and Refused
+        when it has given way to another gateway of its name."""
         try:
             await self._bring_up()
             tasks = [
@@ -98,7 +103,7 @@ class Agent:
                     self._follow,
                     self._follow_access,
                     self._load,
-                    self._reports.run,
+                    self._report,
                 )
             ]
             ending = asyncio.create_task(self._end.wait(), name="end")
@@ -220,6 +225,15 @@ class Agent:
             else:
                 self._reports.problems["loading"] = ""
                 return wait
+
+    async def _report(self) -> None:
+        try:
+            await self._reports.run()
+        except Refused:
+            # Nobody waits for what it has loaded: its Envoy must not go on without anybody who keeps it up to date.
+            self.stop_all()
+            self._hurry.set()
+            raise
 
     # --- from the server ---------------------------------------------------------------------------------------
 

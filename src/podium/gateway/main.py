@@ -32,7 +32,8 @@ def run(settings: GatewaySettings, *, alone: bool = False) -> None:
     """Run one gateway until a signal ends it. SIGINT drains and stops Envoy; SIGTERM lets it serve on for the next
     agent, or, where nobody starts one (`alone`), stops it too.
 
-    Raises Refused if an agent already runs in this home, Unavailable if Envoy cannot be started.
+    Raises Refused if an agent already runs in this home, or another gateway has its name and it is `alone`; Unavailable
+    if Envoy cannot be started.
     """
     settings.layout.prepare()
     with _alone(settings):
@@ -49,7 +50,7 @@ def stop(settings: GatewaySettings) -> bool:
 
 async def _run(settings: GatewaySettings, alone: bool) -> None:
     api = ServerApi(settings.server_url, settings.name, settings.token, trust_of(settings))
-    agent = Agent(settings, api, api)
+    agent = Agent(settings, api, api, gives_way=alone)
     upgrades: set[asyncio.Task[None]] = set()
 
     async def upgrade() -> None:

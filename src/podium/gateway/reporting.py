@@ -16,16 +16,20 @@ from podium.gateway.envoy_process import EnvoyProcess
 from podium.gateway.feed import Report, Reporter
 from podium.gateway.files import WatchedFiles
 from podium.gateway.fleet import Fleet, Key, Measured, WatchedRollout, route_name
+from podium.gateway.instance import instance_of
 from podium.gateway.load_report import LoadCounters
 from podium.gateway.loader import Loader
 from podium.gateway.render.buckets import edge_for
 from podium.gateway.settings import CLUSTERS, ROUTES, GatewaySettings
 from podium.gateway.stats import read_counters
-from podium.resources.errors import Unavailable
+from podium.resources.errors import Refused, Unavailable
 
 log = logging.getLogger(__name__)
 
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 2.0
+_CLAIM_SECONDS = 8.0
+"""An agent that was killed and started elsewhere has its name again when the one before has been silent for 5 s: so
+one whose name is taken tries for longer than that."""
 
 
 class Reporting:
@@ -49,6 +53,12 @@ class Reporting:
         self._loader = loader
         self._files = files
         self._counters = LoadCounters(admin)
+        self._instance = instance_of(settings.layout)
+        self.gives_way = False
+        """End where another gateway has this one's name and keeps it, instead of serving on unheard."""
+        self._refused_since: float | None = None
+        self._known = False
+        """The server has taken a report of this agent."""
         self.observed = 0
         """Everything up to this version is in force."""
         self.rejected_at: dict[Key, int] = {}
@@ -63,7 +73,8 @@ class Reporting:
 
     async def run(self) -> None:
         """What was loaded is told at once; counters go at each heartbeat, however often there is something new, and
-        after each shift of weights."""
+        after each shift of weights. Raises Refused where it gives way and another gateway has had this one's name from
+        the beginning; one that was known once serves on, and says so."""
         wait, count_at = 0.0, 0.0
         while True:
             if not self.shifted:
@@ -74,18 +85,36 @@ class Reporting:
             self.due.clear()
             try:
                 if told:
-                    await self._reporter.report(self._document([]))
+                    await self._deliver(self._document([]))
                 if self.shifted or time.monotonic() >= count_at:
                     self.shifted = False
                     count_at = time.monotonic() + self._settings.heartbeat
                     samples, load = await self._samples(), await self._load()
-                    await self._reporter.report(self._document(samples, load))
+                    await self._deliver(self._document(samples, load))
                     self._counters.delivered(load)
                 wait = 0.0
             except Unavailable as error:
                 log.info("the report was not delivered: %s", error.message)
                 wait = longer(wait)
                 await asyncio.sleep(min(wait, self._settings.heartbeat))
+            except Refused as error:
+                self._name_is_taken(error)
+                await asyncio.sleep(self._settings.heartbeat)
+
+    async def _deliver(self, report: Report) -> None:
+        await self._reporter.report(report)
+        if self._refused_since is not None:
+            log.info("the reports are taken again")
+        self._known, self._refused_since = True, None
+
+    def _name_is_taken(self, error: Refused) -> None:
+        """Raises it when there is no hope that the name comes free."""
+        now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+            log.error("%s: nobody waits for what is loaded here; next: %s", error.message, error.next_step)
+        if self.gives_way and not self._known and now - self._refused_since > _CLAIM_SECONDS:
+            raise error
 
     def measured(self, key: Key, rollout: WatchedRollout) -> Measured | None:
         """What a rollout's counters are of now; None before this agent has loaded the Deployment, too."""
@@ -123,6 +152,7 @@ class Reporting:
             },
             samples=samples,
             load=load,
+            instance=self._instance,
         )
 
     async def _load(self) -> dict[str, Any] | None:

@@ -170,7 +170,7 @@ def _understood(what: str) -> Iterator[None]:
 def _raise_for(response: httpx.Response) -> None:
     if response.status_code == httpx.codes.GONE:
         raise Expired("the server does not keep changes that old")
-    if response.status_code == httpx.codes.CONFLICT:
+    if response.status_code == httpx.codes.CONFLICT and response.request.method == "PUT":
         with _understood("report"):
             problem = orjson.loads(response.content)
             words, step = str(problem["detail"]), problem.get("nextStep")

@@ -27,6 +27,29 @@ class GatewayView:
     error_version: int = 0
 
 
+@dataclass(frozen=True)
+class GatewayInstance:
+    """Who reports under a gateway's name: one start of an agent in one home folder."""
+
+    home: str
+    """The folder's own id."""
+    start: str
+    """Of this start of the agent."""
+    host: str
+    pid: int
+
+
+def may_report(
+    given: GatewayInstance, known: GatewayInstance, former: Sequence[str], silence: datetime.timedelta
+) -> bool:
+    """Whether a report counts where `known` reported last, `silence` ago. An agent that was started again in its folder
+    takes the place of the one before at once, and that one (its start is in `former`) does not come back: that
+    would be the copy of a folder, in use twice. From elsewhere a name is taken only once it has fallen silent."""
+    if given.start == known.start or silence > SILENT_LIMIT:
+        return True
+    return given.home == known.home and given.start not in former
+
+
 def silent_ones(views: Sequence[GatewayView], now: datetime.datetime) -> list[GatewayView]:
     """Those that have not reported lately."""
     return [view for view in views if now - view.seen_at > SILENT_LIMIT]

@@ -278,6 +278,17 @@ class GatewaySample(Spec):
     candidate: dict[str, Any]
 
 
+class ReportingInstance(Spec):
+    """Which agent reports under a gateway's name: two of one name would overwrite each other's reports."""
+
+    home: Annotated[str, Field(min_length=1, max_length=64)]
+    """An id of its folder: it stays when the agent is started again."""
+    start: Annotated[str, Field(min_length=1, max_length=64)]
+    """An id of this start of the agent."""
+    host: Annotated[str, Field(max_length=255)]
+    pid: Annotated[int, Field(ge=0, le=2**31)]
+
+
 class GatewayReport(Spec):
     """What one gateway has loaded, refused and counted."""
 
@@ -288,6 +299,8 @@ class GatewayReport(Spec):
     samples: list[GatewaySample] = Field(default_factory=list, max_length=10_000)
     load: LoadReport | None = None
     """None: nothing was counted this time."""
+    instance: ReportingInstance | None = None
+    """None: of an agent from before they said so; whoever reports last counts."""
 
 
 class GatewayReceipt(Status):

@@ -14,7 +14,7 @@ from podium.store.audit import Actor, AuditRow, Subject
 from podium.store.changes import Change
 from podium.store.comparisons import ComparisonRow
 from podium.store.events import EventRow
-from podium.store.gateways import GatewayRow
+from podium.store.gateways import FORMER, INSTANCE, GatewayRow
 from podium.store.load import LoadRow
 from podium.store.read import Read, Snapshot
 from podium.store.resources import Page
@@ -25,6 +25,8 @@ from podium.store.work import Lease
 from podium.store.write import Apply, Write
 
 __all__ = [
+    "FORMER",
+    "INSTANCE",
     "Actor",
     "AliasRow",
     "Apply",

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select, update
 
+from podium.planning.gateways import GatewayInstance
 from podium.store import changes, comparisons, events, gateways, load, places, samples, schema, work
 from podium.store.audit import Actor
 from podium.store.comparisons import ComparisonRow
@@ -187,10 +188,11 @@ class Store:
         with self._database.reading() as connection:
             return samples.read(connection, rollout_uid, after_id, checked_limit(limit))
 
-    def report_gateway(self, row: GatewayRow) -> None:
-        """The gateway's newest report, in the place of the one before."""
+    def report_gateway(self, row: GatewayRow, instance: GatewayInstance | None = None) -> None:
+        """The gateway's newest report, in the place of the one before. Raises Refused where another agent of that name
+        is alive; None: nobody asks."""
         with self._database.writing() as connection:
-            gateways.report(connection, self._database.engine, row)
+            gateways.report(connection, self._database.engine, row, instance)
 
     def gateways(self, *, since: datetime.datetime) -> list[GatewayRow]:
         """The gateways that reported at or after `since`, by name."""

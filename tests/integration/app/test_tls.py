@@ -17,7 +17,7 @@ from cryptography import x509
 from podium.app.tls import RenewedContext
 from podium.gateway.settings import GatewaySettings
 from podium.gateway.trust import trust_of
-from podium.resources.errors import Refused
+from podium.resources.errors import InvalidInput, Refused
 from tests.integration.certificates import Authority, put
 
 pytestmark = pytest.mark.integration
@@ -204,7 +204,7 @@ def test_whom_an_agent_trusts(served: Served, authority: Authority, tmp_path: Pa
     assert reaches(own.context)
     assert reaches(signed.context)
     assert trust_of(settings()) is None
-    with pytest.raises(Refused, match="nowhere"):
+    with pytest.raises(InvalidInput, match="server_ca: .*nowhere"):
         trust_of(settings(server_ca=tmp_path / "nowhere"))
 
 

@@ -12,11 +12,12 @@ from podium.api.problems import described
 from podium.api.services import Services, services_of
 from podium.api.tokens import ISSUER
 from podium.api.wire import JSON, read_model
+from podium.planning.gateways import GatewayInstance
 from podium.resources.errors import NotFound
 from podium.resources.load import LoadReport
 from podium.resources.requests import GatewayConfig, GatewayReceipt, GatewayReport, RetiringToken
 from podium.resources.rollout import FINAL_PHASES
-from podium.store import GatewayRow, LoadRow, SampleRow
+from podium.store import FORMER, INSTANCE, GatewayRow, LoadRow, SampleRow
 
 App = Annotated[Services, Depends(services_of)]
 GatewayName = Annotated[
@@ -70,7 +71,7 @@ def _add_report(routes: APIRouter) -> None:
         summary="What a gateway has loaded, what Envoy refused, and what it counted",
         response_class=JSON,
         openapi_extra=body("GatewayReport"),
-        responses={200: answer("GatewayReceipt"), **described(401, 403, 413)},
+        responses={200: answer("GatewayReceipt"), **described(401, 403, 409, 413)},
     )
     def report(
         caller: Gateway,
@@ -84,7 +85,9 @@ def _add_report(routes: APIRouter) -> None:
         # from an older copy, where the same numbers will come again for something else.
         ahead = given.observed_version > services.store.current_version()
         observed = 0 if ahead else given.observed_version
-        services.store.report_gateway(GatewayRow(name, now, observed, rejected, dict(given.envoy)))
+        said = given.instance
+        instance = None if said is None else GatewayInstance(said.home, said.start, said.host, said.pid)
+        services.store.report_gateway(GatewayRow(name, now, observed, rejected, dict(given.envoy)), instance)
         if given.load is not None:
             services.store.record_load(name, now.timestamp(), _load_rows(name, given.load, now.timestamp()))
         kept, concerned = _keep(services, name, given)
@@ -180,10 +183,12 @@ def _waiting(services: Services, observed: int) -> set[str]:
 
 
 def _shown(row: GatewayRow, may_enter: Any) -> dict[str, Any]:
+    instance = row.detail.get(INSTANCE)
     return {
         "name": row.name,
         "seenAt": row.seen_at,
         "observedVersion": row.observed_version,
         "rejected": [item for item in row.rejected if may_enter(str(item.get("workspace", "")))],
-        "envoy": row.detail,
+        "envoy": {name: value for name, value in row.detail.items() if name not in (INSTANCE, FORMER)},
+        **({"instance": instance} if instance else {}),
     }

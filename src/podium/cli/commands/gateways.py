@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from podium.cli.display import age, as_time, clean, coloured, print_table
 from podium.cli.output import emit, emit_list
 from podium.cli.reporting import note
 from podium.cli.session import Session, command, group, home_folder
-from podium.resources.errors import InvalidInput, Issue
+from podium.resources.errors import Refused
 
 if TYPE_CHECKING:
     from podium.client import Client
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _MONTH = 30 * 86400
 _SILENT_SECONDS = 5.0
 """As the server has it: docs/gateway.md."""
+_LOOK_SECONDS = 0.2
 _GATEWAY_TLS = {"PODIUM_GATEWAY_TLS_CERT": "PODIUM_TLS_CERT", "PODIUM_GATEWAY_TLS_KEY": "PODIUM_TLS_KEY"}
 """Its own certificate, else the one for both parts."""
 _PASSED_ON = ("PODIUM_GATEWAY_METRICS_PORT",)
@@ -96,16 +98,29 @@ def run(
 
 
 def _require_free(client: "Client", name: str, place: Path) -> None:
-    """Two gateways of one name would take each other's place on record: nobody could say what is loaded where."""
-    taken = next((row for row in client.gateways() if row["name"] == name), None)
-    if taken is None or place.joinpath("gateway.token").exists():
-        return
-    seen = as_time(taken["seenAt"])
-    if seen is not None and (_now() - seen).total_seconds() <= _SILENT_SECONDS:
-        address = (taken.get("envoy") or {}).get("address", "")
-        raise InvalidInput(
-            Issue("NAME", f"a gateway {name} reports already, from {address}: give this one another name")
-        )
+    """Raises Refused where another gateway of that name is alive. The server sees to it as well, but only once this one
+    runs; and one that was killed a moment ago is no obstacle."""
+    if place.joinpath("gateway.token").exists():
+        return  # started again
+    deadline, first = time.monotonic() + _SILENT_SECONDS + 1.0, None
+    while (taken := next((row for row in client.gateways() if row["name"] == name), None)) is not None:
+        first = first or taken
+        seen = as_time(taken["seenAt"])
+        if seen is None or (_now() - seen).total_seconds() > _SILENT_SECONDS or time.monotonic() > deadline:
+            return
+        if taken["seenAt"] != first["seenAt"]:
+            raise Refused(
+                f"a gateway {name} reports already, from {_whereabouts(taken)}",
+                next_step="give this one another name, or stop that one first",
+            )
+        time.sleep(_LOOK_SECONDS)
+
+
+def _whereabouts(row: dict[str, Any]) -> str:
+    """Host, process and address, as far as it tells them."""
+    instance, address = row.get("instance") or {}, (row.get("envoy") or {}).get("address", "")
+    process = f"{instance['host']} (pid {instance['pid']})" if instance else ""
+    return clean(", ".join(part for part in (process, f"address {address}" * bool(address)) if part))
 
 
 def _require_token(client: "Client", name: str, place: Path) -> None:
