@@ -20,6 +20,7 @@ from podium.gateway.render.document import typed
 from podium.resources.errors import Unavailable
 
 _MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+_BUFFER = "envoy.extensions.filters.http.buffer.v3.Buffer"
 _ROUTER = "envoy.extensions.filters.http.router.v3.Router"
 ANSWER = json.dumps(
     {
@@ -98,7 +99,10 @@ def backend(sockets: Sequence[Path], port: int) -> dict[str, Any]:
     }  # fmt: skip
     places: list[dict[str, Any]] = [{"pipe": {"path": str(path)}} for path in sockets]
     places.append({"socket_address": {"address": "127.0.0.1", "port_value": port}})
-    return _static([_listener(place, [route]) for place in places], [])
+    # An answer that comes before the request has been read whole ends the connection, and each request would have to
+    # open one of its own; a replica reads what it is asked.
+    whole = {"name": "envoy.filters.http.buffer", "typed_config": typed(_BUFFER, max_request_bytes=2**20)}
+    return _static([_listener(place, [route], whole) for place in places], [])
 
 
 def passing(port: int, sockets: Sequence[Path]) -> dict[str, Any]:
@@ -114,12 +118,14 @@ def passing(port: int, sockets: Sequence[Path]) -> dict[str, Any]:
     )
 
 
-def _listener(address: Mapping[str, Any], routes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _listener(
+    address: Mapping[str, Any], routes: Sequence[Mapping[str, Any]], *before: Mapping[str, Any]
+) -> dict[str, Any]:
     manager = typed(
         _MANAGER,
         stat_prefix="bench",
         route_config={"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": list(routes)}]},
-        http_filters=[{"name": "envoy.filters.http.router", "typed_config": typed(_ROUTER)}],
+        http_filters=[*before, {"name": "envoy.filters.http.router", "typed_config": typed(_ROUTER)}],
     )
     filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
     return {"address": address, "filter_chains": [{"filters": filters}]}
