@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,6 +20,7 @@ import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from podium.resources.claims import as_text
 from podium.resources.errors import Refused, Unauthenticated
 
 ISSUER = "podium"
@@ -71,8 +73,11 @@ class TokenAuthority:
         lifetime: datetime.timedelta,
         now: datetime.datetime,
         scope: Scope | None = None,
+        given: Mapping[str, str] | None = None,
     ) -> tuple[str, Claims]:
-        """A new token and what it says. `now` is in UTC; the id has 128 random bits."""
+        """A new token and what it says. `now` is in UTC; the id has 128 random bits. `given`: claims of a person's own,
+        checked (`resources.claims`). They stand under `claims`, for rules that match on them, and as one text under
+        `claimed`, of which a gateway makes a header."""
         issued = now.replace(microsecond=0)
         held = workspaces if scope is None else ()
         claims = Claims(secrets.token_urlsafe(16), subject, role, held, issued, issued + lifetime, scope)
@@ -87,6 +92,8 @@ class TokenAuthority:
         }
         if scope is not None:
             payload |= {"dep": list(scope.names), "can": list(scope.verbs)}
+        if given:
+            payload |= {"claims": dict(given), "claimed": as_text(given)}
         return jwt.encode(payload, self._key, algorithm="EdDSA", headers={"kid": self.key_id}), claims
 
     def verify(self, token: str) -> Claims:

@@ -279,8 +279,8 @@ class AsyncClient:
     # Tokens and records
 
     async def create_token(self, subject: str, role: str, **options: Any) -> IssuedToken:
-        """A new token, which is shown this once. options: workspaces, lifetime, deployments, verbs; see
-        `TokenRequest`."""
+        """A new token, which is shown this once. options: workspaces, lifetime, deployments, verbs, claims;
+        see `TokenRequest`."""
         request = TokenRequest.model_validate({"subject": subject, "role": role, **options})
         return await self._run(operations.create_token(request))
 

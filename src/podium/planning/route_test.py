@@ -81,7 +81,7 @@ def key_of(sticky: StickyKey, request: RouteTestRequest) -> str | None:
     if sticky.header is not None:
         return request.headers.get(sticky.header)
     if sticky.claim is not None:
-        return request.claims.given.get(sticky.claim)
+        return request.claims.get(sticky.claim)
     found = re.fullmatch(
         rf"(?:.*;\s*)?{re.escape(sticky.cookie or '')}=([^;]*).*", request.headers.get("cookie", "")
     )
@@ -117,7 +117,7 @@ def _failing(match: Match | None, request: RouteTestRequest) -> list[str]:
         *([("path", match.path, request.path)] if match.path is not None else []),
         *_pairs("header", match.headers, request.headers),
         *_pairs("query", match.query, request.query),
-        *_pairs("claim", match.claims, request.claims.given),
+        *_pairs("claim", match.claims, request.claims),
     ]
     return [
         f"{name}: expected {wanted}, got {'nothing' if value is None else repr(value)}"

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from podium.resources.claims import MOST, check_given
 from podium.resources.load import LoadReport
 from podium.resources.manifest import (
     DatasetReference,
@@ -196,6 +197,16 @@ class TokenRequest(Spec):
     WORKSPACE/NAME. For the role `predict`. None: for all of its workspaces."""
     verbs: list[Literal["predict", "metadata"]] | None = Field(default=None, min_length=1, max_length=2)
     """What it may do at a gateway: ask a model, or only about it. For the role `predict`. None: both."""
+    claims: dict[str, str] = Field(default_factory=dict, max_length=MOST)
+    """What the token says beside its subject, such as `tier: gold`, for Routes to choose by. At most 16; names of 1 to
+    32 lower-case letters, digits, '-' and '_' that Podium does not use itself; values of 1 to 128 visible ASCII
+    characters but ';'. Whoever holds the token, and the replicas, can read them."""
+
+    @field_validator("claims")
+    @classmethod
+    def _check_claims(cls, claims: dict[str, str]) -> dict[str, str]:
+        check_given(claims)
+        return claims
 
 
 class RotateRequest(Spec):
@@ -217,6 +228,8 @@ class TokenInfo(Status):
     deployments: list[str] | None = None
     """Its scope as WORKSPACE/NAME, WORKSPACE/* or `*`; None: it has none."""
     verbs: list[str] | None = None
+    claims: dict[str, str] = Field(default_factory=dict)
+    """What was put into it for Routes to choose by."""
     retires_at: datetime.datetime | None = None
     """From then on it counts as revoked, because it was rotated."""
     rotated_from: str | None = None

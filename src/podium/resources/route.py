@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from podium.resources.claims import MOST, check_asked, is_own
 from podium.resources.patterns import check_pattern
 from podium.resources.quantities import Duration
 from podium.resources.shape import Name, Spec, Status
@@ -15,8 +16,6 @@ from podium.resources.traffic import Cascade, Fallback, Hedge, Limits, Retries, 
 WHOLE_PERCENT = 100.0
 STEP_PERCENT = 0.01
 """The smallest share that the gateway tells apart: it counts in basis points."""
-CLAIMS = ("sub", "role", "jti")
-"""Of a token: what a rule may ask for. All are single texts."""
 _HEADER = re.compile(r"[a-z0-9][-a-z0-9_.]{0,127}")
 _QUERY = re.compile(r"[!-~]{1,128}")
 _COOKIE = re.compile(r"[A-Za-z0-9_.!#$%&'*+^`|~-]{1,128}")
@@ -86,8 +85,9 @@ class Match(Spec):
     headers: dict[str, TextMatch] = Field(default_factory=dict, max_length=16)
     query: dict[str, TextMatch] = Field(default_factory=dict, max_length=16)
     """As it stands in the URL: nothing is decoded."""
-    claims: dict[str, TextMatch] = Field(default_factory=dict, max_length=len(CLAIMS))
-    """Of the caller's token: `sub` (its name), `role`, `jti`. Without tokens none is there."""
+    claims: dict[str, TextMatch] = Field(default_factory=dict, max_length=MOST)
+    """Of the caller's token: `sub` (its name), `role`, `jti`, and what `podium token create --claim` has put into it.
+    Without tokens none is there."""
 
     @field_validator("path")
     @classmethod
@@ -119,9 +119,8 @@ class Match(Spec):
     @classmethod
     def _check_claims(cls, claims: dict[str, TextMatch]) -> dict[str, TextMatch]:
         for name, value in claims.items():
-            if name not in CLAIMS:
-                raise ValueError(f"{name[:40]!r}: expected one of {', '.join(CLAIMS)}")
-            if value.present is False:
+            check_asked(name)
+            if is_own(name) and value.present is False:
                 raise ValueError(f"{name}: every token has it; expected what it is, or present: true")
         return claims
 
@@ -144,14 +143,14 @@ class StickyKey(Spec):
 
     header: str | None = None
     cookie: str | None = None
-    claim: Literal["sub"] | None = None
-    """Of the caller's token: its name."""
+    claim: str | None = None
+    """Of the caller's token: `sub`, its name, or one that `podium token create --claim` has put into it."""
 
     @model_validator(mode="before")
     @classmethod
     def _is_named(cls, value: object) -> object:
         if not isinstance(value, (Mapping, StickyKey)):
-            raise ValueError("expected {header: NAME}, {cookie: NAME} or {claim: sub}")
+            raise ValueError("expected {header: NAME}, {cookie: NAME} or {claim: NAME}")
         return value
 
     @field_validator("header")
@@ -159,6 +158,17 @@ class StickyKey(Spec):
     def _check_header(cls, value: str | None) -> str | None:
         if value is not None:
             check_header(value)
+        return value
+
+    @field_validator("claim")
+    @classmethod
+    def _check_claim(cls, value: str | None) -> str | None:
+        if value in ("role", "jti"):
+            raise ValueError(
+                f"{value} tells no users apart: expected sub, or a claim of `podium token create --claim`"
+            )
+        if value is not None:
+            check_asked(value)
         return value
 
     @field_validator("cookie")

@@ -4,23 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from podium.resources.claims import MOST, check_asked
 from podium.resources.shape import Spec, Status
 
 _Text = Annotated[str, Field(max_length=4096)]
-
-
-class TestedClaims(Spec):
-    """What the caller's token says; null: it has no such claim, or there is no token."""
-
-    __test__ = False
-    sub: _Text | None = None
-    role: _Text | None = None
-    jti: _Text | None = None
-
-    @property
-    def given(self) -> dict[str, str]:
-        """Those that are there."""
-        return self.model_dump(exclude_none=True)
 
 
 class RouteTestRequest(Spec):
@@ -30,8 +17,15 @@ class RouteTestRequest(Spec):
     """What comes after `/v2/models/ROUTE`, without the query."""
     headers: dict[str, _Text] = Field(default_factory=dict, max_length=64)
     query: dict[str, _Text] = Field(default_factory=dict, max_length=64)
-    claims: TestedClaims = Field(default_factory=TestedClaims)
-    """Of the caller's token."""
+    claims: dict[str, _Text] = Field(default_factory=dict, max_length=MOST)
+    """What the caller's token says: `sub`, `role`, `jti` and what was put into it. Empty: there is no token."""
+
+    @field_validator("claims")
+    @classmethod
+    def _check_claims(cls, claims: dict[str, str]) -> dict[str, str]:
+        for name in claims:
+            check_asked(name)
+        return claims
 
     @field_validator("headers")
     @classmethod

@@ -243,6 +243,7 @@ tokens = Table(
     Column("retires_at", UtcTime),
     Column("rotated_from", PlainText),
     Column("rotated_to", PlainText),
+    Column("claims", Json),
 )
 
 # Where the replicas of a target run that knows only its own machine: one installation per database.

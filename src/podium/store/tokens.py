@@ -32,6 +32,8 @@ class TokenRow:
     retires_at: datetime.datetime | None = None
     rotated_from: str | None = None
     rotated_to: str | None = None
+    claims: dict[str, str] | None = None
+    """What its maker put into it; None: nothing."""
 
     def is_retired(self, now: datetime.datetime) -> bool:
         """Whether it counts as revoked because another took its place."""

@@ -253,9 +253,15 @@ class Write(Read):
         if tokens.find(self._connection, row.id) is not None:
             raise AlreadyExists(f"there is a token {row.id[:60]!r} already")
         tokens.add(self._connection, row)
-        about = {"role": row.role, "workspaces": row.workspaces, "expiresAt": _iso(row.expires_at)}
+        about: dict[str, Any] = {
+            "role": row.role,
+            "workspaces": row.workspaces,
+            "expiresAt": _iso(row.expires_at),
+        }
         if row.deployments is not None:
             about |= {"deployments": row.deployments, "verbs": row.verbs}
+        if row.claims:
+            about["claims"] = row.claims
         self.audit("create", Subject(TOKEN, name=row.name, uid=row.id), f"made token {row.name}", about)
 
     def revoke_token(self, token_id: str) -> TokenRow:

@@ -103,6 +103,50 @@ def test_scopes_that_are_refused(server: ApiServer, wanted: dict[str, Any], fiel
     assert len(server.http().get("/api/v1/tokens").json()["items"]) == before
 
 
+def test_claims_are_in_the_token_apart_from_ours_and_kept_through_rotation(server: ApiServer) -> None:
+    given = {"user": "u-17", "tier": "gold"}
+    issued = made(server, workspaces=["red"], claims=given)
+    said = claims(issued)
+    assert (said["claims"], said["claimed"]) == (given, "tier=gold;user=u-17")
+    assert set(said) == {"iss", "sub", "jti", "iat", "exp", "role", "ws", "claims", "claimed"}
+    listed = next(
+        row
+        for row in server.http().get("/api/v1/tokens").json()["items"]
+        if row["id"] == issued["info"]["id"]
+    )
+    assert listed["claims"] == given
+    rows = server.http().get("/api/v1/audit?limit=10").json()["items"]
+    assert next(row for row in rows if row["verb"] == "create")["detail"]["claims"] == given
+    new = server.http().post(f"/api/v1/tokens/{issued['info']['id']}/rotate", json={}).json()
+    assert (claims(new)["claims"], claims(new)["claimed"]) == (given, "tier=gold;user=u-17")
+    assert new["info"]["claims"] == given
+    assert made(server, workspaces=["red"])["info"]["claims"] == {}
+    # They give no rights.
+    assert server.http(issued["token"]).get("/api/v1/models").status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"role": "admin"}, "role: it has a meaning of its own, as have sub, role, jti, iss"),
+        ({"ws": "*"}, "ws: it has a meaning of its own"),
+        ({"Tier": "x"}, "expected a claim's name"),
+        ({"tier": "a;role=admin"}, "tier: expected 1 to 128 visible ASCII characters but ';'"),
+        ({"tier": "a\r\nx-podium-caller: root"}, "tier: expected 1 to 128"),
+        ({"tier": ""}, "tier: expected 1 to 128"),
+        ({f"c{number}": "x" for number in range(17)}, "16"),
+    ],
+)
+def test_claims_that_are_refused(server: ApiServer, given: dict[str, str], words: str) -> None:
+    before = len(server.http().get("/api/v1/tokens").json()["items"])
+    answer = server.http().post("/api/v1/tokens", json={"subject": "job", "role": "predict", "claims": given})
+    assert answer.status_code == 422, answer.text
+    [issue] = answer.json()["issues"]
+    assert issue["field"] == "claims"
+    assert words in issue["message"]
+    assert len(server.http().get("/api/v1/tokens").json()["items"]) == before
+
+
 def test_rotation_keeps_what_the_token_is_for(server: ApiServer) -> None:
     old = made(server, workspaces=["red"], deployments=["churn"], verbs=["predict"], lifetime="2d")
     answer = server.http().post(f"/api/v1/tokens/{old['info']['id']}/rotate", json={"overlap": "10m"})

@@ -170,6 +170,31 @@ def test_a_token_for_one_deployment_is_rotated(podium: Podium, folder: Path) -> 
     )
 
 
+def test_a_tokens_claims_are_shown(podium: Podium) -> None:
+    issued = podium(
+        "token",
+        "create",
+        "app",
+        "--role",
+        "predict",
+        "--claim",
+        "user=u-17",
+        "--claim",
+        "tier=a=b",
+        "-o",
+        "json",
+    ).json()
+    assert issued["info"]["claims"] == {"user": "u-17", "tier": "a=b"}
+    assert "tier=a=b, user=u-17" in podium("token", "list").out
+    assert "tier=a=b, user=u-17" in podium("token", "show", issued["info"]["id"]).out
+    for claim, words in (
+        (["tier"], "--claim: expected NAME=VALUE, got 'tier'"),
+        (["tier=a", "--claim", "tier=b"], "--claim: tier: expected once, got twice"),
+        (["sub=root"], "sub: it has a meaning of its own, as have sub, role, jti"),
+    ):
+        assert words in podium("token", "create", "x", "--role", "predict", "--claim", *claim, code=1).err
+
+
 def test_what_is_wrong_with_a_token_is_named(podium: Podium) -> None:
     assert "role: " in podium("token", "create", "ci", "--role", "king", code=1).err
     assert "lifetime: " in podium("token", "create", "ci", "--role", "view", "--lifetime", "900d", code=1).err

@@ -64,9 +64,25 @@ REFUSED = [
     ),
     ([{"to": "a", "match": {"headers": {"host": "x"}}}], "spec.rules[0].match.headers", "HTTP's own"),
     (
-        [{"to": "a", "match": {"claims": {"email": "x"}}}],
+        [{"to": "a", "match": {"claims": {"exp": "x"}}}],
         "spec.rules[0].match.claims",
-        "expected one of sub, role, jti",
+        "exp: expected sub, role, jti or a claim of `podium token create --claim`",
+    ),
+    (
+        [{"to": "a", "match": {"claims": {"Tier": "x"}}}],
+        "spec.rules[0].match.claims",
+        "'Tier': expected a claim's name of 1 to 32 lower-case letters",
+    ),
+    (
+        [{"to": "a", "match": {"claims": {"sub": {"present": False}}}}],
+        "spec.rules[0].match.claims",
+        "sub: every token has it",
+    ),
+    ([{"to": "a", "sticky": {"claim": "jti"}}], "spec.rules[0].sticky.claim", "jti tells no users apart"),
+    (
+        [{"to": "a", "sticky": {"claim": "ws"}}],
+        "spec.rules[0].sticky.claim",
+        "ws: expected sub, role, jti or",
     ),
     (
         [{"to": "a", "match": {"path": {"regex": "(?=a)"}}}],

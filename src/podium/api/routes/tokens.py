@@ -56,6 +56,7 @@ def _add_create(routes: APIRouter) -> None:
             like = TokenRow(
                 id="", name=wanted.subject, role=wanted.role, workspaces=list(workspaces), created_at=tx.now,
                 created_by=caller.name, deployments=deployments, verbs=verbs,
+                claims=_claims(wanted),
             )  # fmt: skip
             token, row = _issue(services, like, lifetime, tx.now)
             tx.add_token(row)
@@ -138,7 +139,9 @@ def _issue(
     """A token for what the row says, and the row as it is to be kept."""
     scope = None if like.deployments is None else Scope(tuple(like.deployments), tuple(like.verbs or ()))
     role: Role = like.role  # type: ignore[assignment]  # the request's own choices, or those of one before
-    token, claims = services.tokens.issue(like.name, role, tuple(like.workspaces), lifetime, now, scope)
+    token, claims = services.tokens.issue(
+        like.name, role, tuple(like.workspaces), lifetime, now, scope, like.claims
+    )
     row = replace(like, id=claims.id, created_at=claims.issued_at, expires_at=claims.expires_at)
     return token, row
 
@@ -205,6 +208,12 @@ def _named(tx: Read, name: str, places: list[str], workspaces: tuple[str, ...]) 
     return [f"{place}/{name}" for place in found]
 
 
+def _claims(wanted: TokenRequest) -> dict[str, str] | None:
+    if wanted.claims and wanted.role == "gateway":
+        raise InvalidInput(Issue("claims", "not for the role gateway: its token never comes by a Route"))
+    return wanted.claims or None
+
+
 def _info(row: TokenRow) -> TokenInfo:
     return TokenInfo(
         id=row.id,
@@ -216,6 +225,7 @@ def _info(row: TokenRow) -> TokenInfo:
         revoked_at=row.revoked_at,
         deployments=row.deployments,
         verbs=row.verbs,
+        claims=row.claims or {},
         retires_at=row.retires_at,
         rotated_from=row.rotated_from,
         rotated_to=row.rotated_to,

@@ -36,7 +36,7 @@ def test(
     ] = None,
     claim: Annotated[
         list[str] | None,
-        typer.Option("--claim", metavar="NAME=VALUE", help="Of the caller's token: sub, role or jti."),
+        typer.Option("--claim", metavar="NAME=VALUE", help="Of the caller's token; may be repeated."),
     ] = None,
     path: Annotated[
         str, typer.Option("--path", help="What comes after /v2/models/NAME, without the query.")
@@ -46,17 +46,13 @@ def test(
 
     Exit code 1 where nobody would answer it.
     """
-    from podium.resources.route import CLAIMS
-    from podium.resources.route_test import RouteTestRequest, TestedClaims
+    from podium.resources.route_test import RouteTestRequest
 
-    claims = _pairs(claim, "=", "--claim")
-    if unknown := sorted(set(claims) - set(CLAIMS)):
-        raise InvalidInput(Issue("--claim", f"{unknown[0][:40]!r}: expected one of {', '.join(CLAIMS)}"))
     request = RouteTestRequest(
         path=path,
         headers=_pairs(header, ":", "--header"),
         query=_pairs(query, "=", "--query"),
-        claims=TestedClaims(**claims),
+        claims=_pairs(claim, "=", "--claim"),
     )
     with session.client() as client:
         result = client.test_route(name, request)

@@ -8,8 +8,11 @@ from podium.cli.display import clock, print_table
 from podium.cli.output import emit, emit_list
 from podium.cli.reporting import note
 from podium.cli.session import Session, command, group
+from podium.resources.errors import InvalidInput, Issue
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from podium.resources.requests import IssuedToken, TokenInfo
 
 ROLES = "admin, edit, view, predict, gateway"
@@ -53,13 +56,21 @@ def create(
             help="`predict` asks a model, `metadata` asks about it; with --role predict. Left out: both.",
         ),
     ] = None,
+    claim: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--claim",
+            metavar="NAME=VALUE",
+            help="What the token says of its holder, for Routes to choose by. Can be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Make a token. It is printed this once and kept nowhere."""
     workspaces = ["*"] if all_workspaces or role in ("admin", "gateway") else [session.place]
     with session.client() as client:
         issued = client.create_token(
             subject, role, workspaces=workspaces, lifetime=lifetime,
-            deployments=deployment or None, verbs=verb or None,
+            deployments=deployment or None, verbs=verb or None, claims=_claims(claim),
         )  # fmt: skip
     _emit_issued(session, issued)
 
@@ -71,11 +82,11 @@ def list_tokens(session: Session) -> None:
 
     def as_table() -> None:
         rows = [
-            [item.id, item.subject, item.role, _covers(item), clock(item.issued_at), clock(item.expires_at),
-             _state(item)]
+            [item.id, item.subject, item.role, _covers(item), _claimed(item.claims), clock(item.issued_at),
+             clock(item.expires_at), _state(item)]
             for item in found
         ]  # fmt: skip
-        print_table(["ID", "SUBJECT", "ROLE", "COVERS", "ISSUED", "EXPIRES", "STATE"], rows)
+        print_table(["ID", "SUBJECT", "ROLE", "COVERS", "CLAIMS", "ISSUED", "EXPIRES", "STATE"], rows)
 
     emit_list(session, [item.model_dump(mode="json", by_alias=True) for item in found], as_table)
 
@@ -93,6 +104,7 @@ def show(session: Session, token_id: IdArgument) -> None:
             "workspaces": ", ".join(info.workspaces),
             "deployments": ", ".join(info.deployments or ["all of its workspaces"]),
             "verbs": ", ".join(info.verbs or ["all of its role"]),
+            "claims": _claimed(info.claims),
             "issued": clock(info.issued_at),
             "expires": clock(info.expires_at),
             "state": _state(info) or "good",
@@ -152,6 +164,23 @@ def _covers(info: "TokenInfo") -> str:
         return ", ".join(info.workspaces)
     only = f" ({info.verbs[0]} only)" if info.verbs and len(info.verbs) == 1 else ""
     return ", ".join(info.deployments) + only
+
+
+def _claims(given: list[str] | None) -> dict[str, str]:
+    """NAME=VALUE, each name once."""
+    found: dict[str, str] = {}
+    for text in given or []:
+        name, there, value = text.partition("=")
+        if not there or not name or not value:
+            raise InvalidInput(Issue("--claim", f"expected NAME=VALUE, got {text[:60]!r}"))
+        if name in found:
+            raise InvalidInput(Issue("--claim", f"{name[:40]}: expected once, got twice"))
+        found[name] = value
+    return found
+
+
+def _claimed(claims: "Mapping[str, str]") -> str:
+    return ", ".join(f"{name}={claims[name]}" for name in sorted(claims))
 
 
 def _state(info: "TokenInfo") -> str:

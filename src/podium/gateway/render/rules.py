@@ -129,10 +129,7 @@ def _match(outside: str, match: Match | None) -> dict[str, Any]:
         *({"name": name, **_value(value)} for name, value in match.headers.items()),
     ]
     query = [{"name": name, **_value(value)} for name, value in match.query.items()]
-    claims = [
-        _claim(name, value)
-        for name, value in match.claims.items()
-    ]
+    claims = [_claim(name, value) for name, value in match.claims.items()]
     return {
         **path,
         **({"headers": headers} if headers else {}),
