@@ -6,13 +6,16 @@ Called by `applying`. The reconcilers decide with the same functions: the previe
 import datetime
 
 from podium.planning import preview
+from podium.planning.cascades import find_troubles
 from podium.planning.world import read_world
 from podium.resources.kinds import AnyResource
 from podium.store import Read
 
 
 def describe(tx: Read, before: AnyResource | None, after: AnyResource, runtime_wheel: str) -> list[str]:
-    """Sentences about what follows from the change; only a Deployment has consequences."""
+    """Sentences about what follows from the change, of a Deployment and of a Route's cascades."""
+    if after.kind == "Route":
+        return [words for of_rule in find_troubles(tx, after).values() for words in of_rule]
     if after.kind != "Deployment":
         return []
     world = read_world(tx, after, now=datetime.datetime.now(datetime.UTC), runtime_wheel=runtime_wheel)

@@ -6,6 +6,7 @@ Called by the loop. It changes nothing but the status: gateways read the spec.
 from podium.control.gateways import KNOWN_FOR
 from podium.control.loop import now
 from podium.planning import route_status as planning
+from podium.planning.cascades import find_troubles
 from podium.planning.route_status import GatewayWord
 from podium.resources.kinds import Route
 from podium.store import Actor, Lease, Store
@@ -22,16 +23,17 @@ class RouteReconciler:
 
     def reconcile(self, lease: Lease) -> None:
         """One pass, in one transaction."""
-        named = {}
+        named, troubles = {}, list[str]()
         with self._store.read() as tx:
             route = tx.by_uid(lease.uid)
             if route is not None:
                 place = route.metadata.workspace
+                troubles = [words for of_rule in find_troubles(tx, route).values() for words in of_rule]
                 named = {name: tx.find("Deployment", place, name) for name in route.spec.deployments}
         if route is None:
             self._store.release(lease, None)
             return
-        outcome = planning.decide(route, named, self._words(route), now=now())
+        outcome = planning.decide(route, named, self._words(route), troubles=troubles, now=now())
         if outcome.status == route.status and not outcome.events:
             self._store.release(lease, outcome.next_at, attempts=0)
             return

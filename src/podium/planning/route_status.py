@@ -44,14 +44,17 @@ def decide(
     deployments: Mapping[str, Deployment | None],
     gateways: Sequence[GatewayWord],
     *,
+    troubles: Sequence[str] = (),
     now: datetime.datetime,
 ) -> RouteOutcome:
-    """The status that is due. Without any gateway a Route waits for the first."""
+    """The status that is due. Without any gateway a Route waits for the first. `troubles`: what keeps a rule from doing
+    what it says, in words."""
     before, generation = route.status, route.metadata.generation or 0
     new_wish = before.observed_generation != generation
     behind = sorted(word.name for word in gateways if word.observed_version < before.version)
     refused = sorted((word.name, word.refusal) for word in gateways if word.refusal)
     missing = [f"{name} {why}" for name, found in deployments.items() if (why := _why_not(found))]
+    missing += troubles
     loaded = not new_wish and bool(gateways) and not behind and not refused
     phase: RoutePhase
     if refused:

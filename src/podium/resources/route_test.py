@@ -66,3 +66,5 @@ class RouteTestResult(Status):
     """Who is asked after that, and when."""
     absent: list[str] = Field(default_factory=list)
     """Deployments of the rule that nobody serves now, with the reason."""
+    warnings: list[str] = Field(default_factory=list)
+    """What keeps the rule from doing all that it says, such as a cascade whose output the served version lacks."""

@@ -1,5 +1,7 @@
 """Routes at the API: who would answer, what stands in the way of a deletion, and patterns that mean harm."""
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -44,6 +46,35 @@ def test_who_would_answer_and_why(client: Client) -> None:
     assert own.rule == "own-path"
     with pytest.raises(NotFound, match="Route 'never'"):
         client.test_route("never", RouteTestRequest())
+
+
+def test_a_cascade_that_hands_nothing_on_is_told_at_once(client: Client, churn: ApiServer) -> None:
+    content = b"import math\n# with a signature"
+    files = []
+    for data, path in ((b"class: model:Model\n", "podium.yaml"), (content, "model.py")):
+        sha = hashlib.sha256(data).hexdigest()
+        assert churn.http().put(f"/api/v1/blobs/{sha}", content=data).status_code in (200, 201)
+        files.append({"path": path, "size": len(data), "sha256": sha})
+    outputs = [{"name": "predict_proba", "datatype": "FP32", "shape": [-1, 2]}]
+    body = {"files": files, "signature": {"inputs": [], "outputs": outputs}}
+    pushed = churn.http().post("/api/v1/workspaces/default/models/churn/versions", json=body)
+    assert pushed.status_code == 200, pushed.text
+    # Not served yet: what it asks for counts.
+    number = json.loads(pushed.text.splitlines()[-1])["version"]["spec"]["version"]
+    client.apply(deployment("small", model={"name": "churn", "version": number}))
+    cascade = {"deployment": "big", "output": "predict_prob"}
+    applied = client.apply(route("cascade", {"to": "small", "cascade": cascade}))
+    words = (
+        f"rules[0].cascade.output: small is to serve churn version {number}, which has no output predict_prob, so "
+        "nothing is handed on; it has predict_proba"
+    )
+    assert applied.plan == [words]
+    assert client.test_route("cascade", RouteTestRequest()).warnings == [words]
+    low = route("low", {"to": "small", "cascade": {"deployment": "big", "threshold": 0.5}})
+    [said] = client.apply(low).plan
+    assert "rules[0].cascade.threshold" in said
+    assert "never below 0.5" in said
+    assert client.apply(route("fine", {"to": "small", "cascade": {"deployment": "big"}})).plan == []
 
 
 def test_wrong_questions_are_told_what_is_wrong(client: Client, churn: ApiServer) -> None:

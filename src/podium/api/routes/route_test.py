@@ -10,6 +10,7 @@ from podium.api.parameters import ObjectName
 from podium.api.problems import described
 from podium.api.services import Services, services_of
 from podium.api.wire import JSON, read_model
+from podium.planning.cascades import find_troubles
 from podium.planning.route_test import tell
 from podium.planning.routes import plan_published
 from podium.planning.world import read_entry
@@ -47,8 +48,11 @@ def router() -> APIRouter:
         with services.store.read() as tx:
             route = tx.find("Route", workspace, name) or _own_path(tx, workspace, name)
             named = {given: read_entry(tx, workspace, given) for given in route.spec.deployments}
+            troubles = find_troubles(tx, route)
         plan = plan_published(route, {given: entry for given, entry in named.items() if entry is not None})
-        return JSON(tell(plan, wanted).model_dump(mode="json", by_alias=True))
+        told = tell(plan, wanted)
+        told = told.model_copy(update={"warnings": troubles.get(told.rule or "", [])})
+        return JSON(told.model_dump(mode="json", by_alias=True))
 
     return routes
 

@@ -93,3 +93,5 @@ def _show(result: "RouteTestResult") -> None:
         typer.echo(f"then {clean(line)}")
     for line in result.absent:
         typer.echo(f"not served: {clean(line)}")
+    for line in result.warnings:
+        typer.echo(f"warning: {clean(line)}")
