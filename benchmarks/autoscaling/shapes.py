@@ -1,4 +1,5 @@
-"""Load shapes: requests per second, one figure for each second. Called by `__main__` and the simulation's test.
+"""Load shapes: requests per second, one figure for each second. Called by `__main__` and the simulation's test. The
+ones that know chance take a seed; the others are the same for every one.
 
 `recorded` is a day of the 1998 World Cup's site: requests in each ten minutes of one of its first days, with the outage
 of that day. The trace is that of the Internet Traffic Archive (ita.ee.lbl.gov/html/contrib/WorldCup.html; M. Arlitt and
@@ -29,20 +30,20 @@ _FASTER = 20
 """Times: ten minutes of the recording are half a minute here."""
 
 
-def step() -> Rates:
+def step(seed: int = 0) -> Rates:
     """Quiet, then at once eight times as much for twenty minutes, then quiet again."""
     rates = np.full(_HOUR, 6.0)
     rates[900:2100] = 48.0
     return rates
 
 
-def ramp() -> Rates:
+def ramp(seed: int = 0) -> Rates:
     """From little to much in half an hour, and back."""
     up = np.linspace(4.0, 60.0, _HOUR // 2)
     return np.concatenate([up, up[::-1]])
 
 
-def spike() -> Rates:
+def spike(seed: int = 0) -> Rates:
     """Ten times as much for a minute, three times in an hour."""
     rates = np.full(_HOUR, 5.0)
     for start in (600, 1800, 3000):
@@ -50,31 +51,31 @@ def spike() -> Rates:
     return rates
 
 
-def daily() -> Rates:
+def daily(seed: int = 7) -> Rates:
     """Two days in an hour each: a sine with a deep night, and a little noise from minute to minute."""
-    noise = np.random.default_rng(7)
+    noise = np.random.default_rng(seed)
     at = np.arange(2 * _HOUR)
     level = 25.0 * (1 - np.cos(2 * np.pi * at / _HOUR)) + 1.0
     return level * np.repeat(noise.uniform(0.9, 1.1, len(at) // 60), 60)
 
 
-def noisy() -> Rates:
+def noisy(seed: int = 11) -> Rates:
     """The same mean throughout; each ten seconds between half and one and a half of it."""
-    noise = np.random.default_rng(11)
+    noise = np.random.default_rng(seed)
     return np.repeat(30.0 * noise.uniform(0.5, 1.5, _HOUR // 10), 10)
 
 
-def constant() -> Rates:
+def constant(seed: int = 0) -> Rates:
     """Nothing but the chance of single requests."""
     return np.full(_HOUR, 30.0)
 
 
-def recorded() -> Rates:
+def recorded(seed: int = 0) -> Rates:
     """A day of the World Cup's site, faster, and with two and a half requests for each that there was."""
     bins = np.repeat(np.array(_DAY_OF_1998, dtype=float), 600 // _FASTER)
     return bins / 600 * 2.5
 
 
-SHAPES: dict[str, Callable[[], Rates]] = {
+SHAPES: dict[str, Callable[..., Rates]] = {
     shape.__name__: shape for shape in (step, ramp, spike, daily, noisy, constant, recorded)
 }

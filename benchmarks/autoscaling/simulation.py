@@ -5,12 +5,13 @@ goes the same way as what Envoy counts.
 
 A replica answers one request after another; each request goes to the one of two replicas, drawn by chance, that has
 less to do, as Envoy's LEAST_REQUEST does. A new replica is ready after a start delay; one that goes finishes what it
-has.
+has. All of a request's time at a replica is processor time.
 """
 
 import datetime
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.autoscaling.shapes import Rates
 from podium.gateway.render.buckets import EDGES_MS
 from podium.planning.autoscaling import LoadSeen, ReplicasSeen, begin, decide
-from podium.planning.load import window_load
+from podium.planning.load import busy_shares, window_load
 from podium.resources.scaling import Scaling
 
 LOOK = 2
@@ -60,6 +61,16 @@ class Reading(NamedTuple):
     refused: int = 0
 
 
+class ProcessorTime(NamedTuple):
+    """As the target reads it: of all replicas together, whose sum it is that matters."""
+
+    at: float
+    seconds: float
+    processors: float = 1.0
+    revision: str = "r"
+    replica: str = "all"
+
+
 @dataclass
 class Outcome:
     """What came of one run. `wanted` and `ready`: at each look."""
@@ -95,6 +106,8 @@ class Replicas:
         self.starting: list[float] = []
         self._leaving: list[float] = []
         self._under_way: list[tuple[Floats, Floats]] = []
+        self._at_work: list[tuple[float, float]] = []
+        self._used = 0.0
         self.answered, self.time_ms = 0, 0.0
         self.counts = np.zeros(len(EDGES_MS))
 
@@ -138,6 +151,13 @@ class Replicas:
         self._count(end)
         return latencies
 
+    def processor_time(self, now: float) -> ProcessorTime:
+        """What the replicas have used until now for requests; what they use to start is not looked at."""
+        kept = [(begun, done) for begun, done in self._at_work if done > now]
+        self._used += sum(done - begun for begun, done in self._at_work if done <= now)
+        self._at_work = kept
+        return ProcessorTime(now, self._used + sum(now - begun for begun, _ in kept if begun < now))
+
     def _assign(self, arrivals: Floats) -> Floats:
         total, sigma = len(arrivals), np.sqrt(np.log(1.25))
         services = self._conditions.service * np.exp(self._chance.normal(-(sigma**2) / 2, sigma, total))
@@ -147,7 +167,9 @@ class Replicas:
         finished = []
         for at, service, one, other in zip(arrivals.tolist(), services.tolist(), ones, others, strict=True):
             place = one if free[one] <= free[other] else other
-            done = max(at, free[place]) + service
+            begun = max(at, free[place])
+            done = begun + service
+            self._at_work.append((begun, done))
             free[place] = done
             finished.append(done)
         return np.asarray(finished, dtype=np.float64)
@@ -185,7 +207,9 @@ def autoscaled(rates: Rates, scaling: Scaling, conditions: Conditions) -> Outcom
     outcome, replicas = Outcome(), Replicas(conditions, scaling.within(1))
     status = begin(scaling, 1, _BEGIN)
     readings: deque[Reading] = deque(maxlen=int(scaling.stable_window) // LOOK + 3)
-    told = scaling.target.p95 is not None
+    short = int(scaling.panic_window) // LOOK + 2
+    told, metered = scaling.target.p95 is not None, scaling.target.cpu is not None
+    times: deque[ProcessorTime] = deque([replicas.processor_time(0.0)], maxlen=readings.maxlen)
     readings.append(replicas.reading(0.0, latencies=told))
     latencies = []
     for now in range(0, len(rates) - len(rates) % LOOK, LOOK):
@@ -195,8 +219,11 @@ def autoscaled(rates: Rates, scaling: Scaling, conditions: Conditions) -> Outcom
         ends = {"g": float(end)}
         seen = LoadSeen(
             window_load(readings, scaling.stable_window, ends),
-            window_load(readings, scaling.panic_window, ends),
+            window_load(list(readings)[-short:], scaling.panic_window, ends),
         )
+        times.append(replicas.processor_time(end))
+        if metered:
+            seen = _metered(seen, times, end)
         there = ReplicasSeen(len(replicas.free_at), replicas.running, "r")
         decision = decide(scaling, status, seen, there, _BEGIN + datetime.timedelta(seconds=end))
         status = decision.status
@@ -206,6 +233,14 @@ def autoscaled(rates: Rates, scaling: Scaling, conditions: Conditions) -> Outcom
         outcome.replica_seconds += LOOK * replicas.running
     outcome.latencies = np.concatenate(latencies)
     return outcome
+
+
+def _metered(seen: LoadSeen, times: Iterable[ProcessorTime], now: float) -> LoadSeen:
+    return replace(
+        seen,
+        stable=replace(seen.stable, busy=busy_shares(times, seen.stable.seconds, now)),
+        panic=replace(seen.panic, busy=busy_shares(times, seen.panic.seconds, now)),
+    )
 
 
 def oracle(rates: Rates, scaling: Scaling, conditions: Conditions) -> Outcome:

@@ -143,7 +143,7 @@ def _loops(settings: Settings, store: Store, files: _Files, target: ProcessTarge
     worker = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     # Files of gigabytes are checked out by the one loop; the other, which takes bad versions back, never waits.
     steering: list[Reconciler] = [
-        DeploymentReconciler(store, runtime_wheel=files.runtime_wheel),
+        DeploymentReconciler(store, runtime_wheel=files.runtime_wheel, clocks={"process": target}),
         RolloutReconciler(store),
         RouteReconciler(store),
     ]

@@ -2,6 +2,7 @@
 what the autoscaler decides, in the same pass."""
 
 import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from podium.control.loop import now
@@ -15,6 +16,7 @@ from podium.resources.revision import RevisionStatus
 from podium.resources.rollout import RolloutStatus
 from podium.resources.shape import Metadata, OwnerReference, Resource, Spec, Status
 from podium.store import Actor, Apply, Lease, Read, Store
+from podium.targets.port import ProcessorClock
 
 
 @dataclass(frozen=True)
@@ -32,10 +34,14 @@ class DeploymentReconciler:
 
     kind = "Deployment"
 
-    def __init__(self, store: Store, *, runtime_wheel: str) -> None:
+    def __init__(
+        self, store: Store, *, runtime_wheel: str, clocks: Mapping[str, ProcessorClock] | None = None
+    ) -> None:
+        """clocks: by the name of the target, of those that tell processor times. Where nothing tells them, what would
+        follow them stays at its number, and says why."""
         self._store = store
         self._wheel = runtime_wheel
-        self._scaler = Autoscaler(store)
+        self._scaler = Autoscaler(store, clocks or {})
         self._passed: dict[str, _Passed] = {}
         self._actor = Actor("deployment-reconciler", "system")
 

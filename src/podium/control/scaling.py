@@ -1,7 +1,7 @@
 """The autoscaler: what the gateways counted, and what was remembered, become the number of replicas of one Deployment.
 
-Called by `control.deployments` in each of its passes. Calls the store for the counters, `planning.load` for the sums
-and `planning.autoscaling` for the decision.
+Called by `control.deployments` in each of its passes. Calls the store for the counters, `processor_times` where their
+number follows that, `planning.load` for the sums and `planning.autoscaling` for the decision.
 
 What it remembers lies in DeploymentStatus.scaling. It looks every few seconds, and a commit for every look would wake
 every watcher: so the newest look is kept here, and written when a decision changes, or now and then. Another server, or
@@ -10,19 +10,21 @@ this one after a restart, goes on from what is written; the gap in between then 
 
 import datetime
 import threading
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from podium.control.gateways import KNOWN_FOR
+from podium.control.processor_times import ProcessorTimes
 from podium.planning.autoscaling import LoadSeen, ReplicasSeen, ScalingDecision, begin, decide
 from podium.planning.deployments import World
-from podium.planning.load import window_load
+from podium.planning.load import busy_shares, window_load
 from podium.resources.deployment import DeploymentStatus
 from podium.resources.kinds import Deployment, Revision
 from podium.resources.revision import ReplicaState
 from podium.resources.rollout import FINAL_PHASES
 from podium.resources.scaling import Scaling, ScalingStatus
-from podium.store import Lease, LoadRow, Store
+from podium.store import Lease, LoadRow, ProcessorTimeRow, Store
+from podium.targets.port import ProcessorClock
 
 SILENT_SECONDS = 15.0
 """A gateway that has not told its counters for so long is silent: they come every two seconds."""
@@ -45,10 +47,11 @@ class _Kept:
 
 class Autoscaler:
     """Looks and decides for one Deployment after another. Thread-safe; one Deployment is one thread's at a time (its
-    lease)."""
+    lease). `clocks`: by the name of the target, of those that tell processor times."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clocks: Mapping[str, ProcessorClock]) -> None:
         self._store = store
+        self._processors = ProcessorTimes(store, clocks)
         self._kept: dict[str, _Kept] = {}
         self._lock = threading.Lock()
 
@@ -69,11 +72,17 @@ class Autoscaler:
         rows = [row for row in counted if not _is_rehearsal(row, found.status)]
         fresh = {gateway: told for gateway, told in reports.items() if told >= at - SILENT_SECONDS}
         known = [row.name for row in self._store.gateways(since=now - KNOWN_FOR)]
-        return LoadSeen(
-            stable=window_load(rows, scaling.stable_window, fresh),
-            panic=window_load(rows, scaling.panic_window, fresh),
-            silent=_silent(known, fresh.keys()),
-        )
+        stable = window_load(rows, scaling.stable_window, fresh)
+        panic = window_load(rows, scaling.panic_window, fresh)
+        silent = _silent(known, fresh.keys())
+        if scaling.target.cpu is not None:
+            seen = self._processors.look(found, at, since=at - scaling.stable_window - 2 * SILENT_SECONDS)
+            times = _without_rehearsal(seen.rows, counted, found.status)
+            stable, panic = (
+                replace(one, busy=busy_shares(times, one.seconds, at)) for one in (stable, panic)
+            )
+            silent = silent or _unknown(seen.unknown)
+        return LoadSeen(stable=stable, panic=panic, silent=silent)
 
     def decide(
         self, deployment: Deployment, world: World, seen: LoadSeen, *, quietly: bool = False
@@ -114,6 +123,22 @@ def _is_rehearsal(row: LoadRow, status: DeploymentStatus) -> bool:
     the same load, which is there once."""
     moving = status.rollout is not None and status.latest_revision != status.stable_revision
     return moving and row.role == "shadow" and row.revision == status.latest_revision
+
+
+def _without_rehearsal(
+    times: Sequence[ProcessorTimeRow], counted: Sequence[LoadRow], status: DeploymentStatus
+) -> list[ProcessorTimeRow]:
+    """The same of processor time, which has no role: of a candidate that gets nothing but copies, none counts."""
+    answers = {row.revision for row in counted if not _is_rehearsal(row, status)}
+    copied = {row.revision for row in counted if _is_rehearsal(row, status)} - answers
+    return [row for row in times if row.revision not in copied]
+
+
+def _unknown(replicas: Sequence[str]) -> str:
+    if not replicas:
+        return ""
+    more = f" and {len(replicas) - 1} more" if len(replicas) > 1 else ""
+    return f"the processor time of replica {replicas[0]}{more} is not known"
 
 
 def _silent(known: Sequence[str], fresh: Container[str]) -> str:

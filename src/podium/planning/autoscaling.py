@@ -6,7 +6,9 @@ For concurrency and requests/s the ways are those of Knative's KPA (knative.dev/
 an average over a stable window, a short panic window that only ever adds, and a delay before anything goes. For p95 the
 proportion is that of Kubernetes' HPA, ceil(current x measured / target)
 (kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale); but latency does not fall in proportion to
-replicas, so none is added where nothing waits, and shrinking goes one by one.
+replicas, so none is added where nothing waits, and shrinking goes one by one. For processor time it is the sum over all
+replicas divided by the target, as with requests/s; but replicas that are busy all the time cannot show how many more
+are needed: that counts as a surge, in which their number grows by `panicThreshold` once the last step is there.
 
 What is measured of a queue depends on how many replicas there are: with one less, requests wait longer and more of them
 are under way at once. Whoever shrinks by what is seen before it shrank grows again at once, and so on for ever. So for
@@ -20,7 +22,7 @@ from dataclasses import dataclass, replace
 
 from podium.planning.load import WindowLoad
 from podium.resources.kinds import Deployment
-from podium.resources.scaling import Peak, Scaling, ScalingStatus
+from podium.resources.scaling import MOST_PROCESSOR_PERCENT, Peak, Scaling, ScalingStatus
 
 _GAP = datetime.timedelta(seconds=45)
 """Who has not looked for longer has not seen what happened meanwhile."""
@@ -31,6 +33,8 @@ _WAITING = 0.5
 or less, and its latency is mostly the model's own."""
 _MARGIN = 0.9
 """How much of a load per replica that was too much is aimed at when shrinking."""
+_FULL = MOST_PROCESSOR_PERCENT / 100
+"""Share of its processors from which on a replica counts as busy all the time."""
 _CAPACITY_KEPT = datetime.timedelta(hours=1)
 _MOST_PEAKS = 20
 _BUSY_LOOK, _QUIET_LOOK = datetime.timedelta(seconds=2), datetime.timedelta(seconds=5)
@@ -175,7 +179,7 @@ def _wish(
         return _by_latency(scaling, status, load, (current, replicas), settled=settled)
     measured, words = _measured(scaling, load)
     needed = measured / scaling.target.value
-    reason = f"{words}, {scaling.target.value:g} per replica"
+    reason = f"{words}, {_aim(scaling)} per replica"
     up, down = math.ceil(needed), _fewest(scaling, needed, current)
     if needed > current * (1 + scaling.tolerance):
         return _Wish(up, reason, measured)
@@ -190,9 +194,10 @@ def _wish(
 def _fewest(scaling: Scaling, needed: float, current: int) -> int:
     """How many would be enough, so that a little more than the present load would not bring more at once.
 
-    Requests/s are what they are. Requests under way grow as replicas go: as in a queue with one server, u = r / (1 - r)
-    of them for a replica that is busy for the share r of the time (M/M/1; u in targets, so that 1 is a replica that
-    has as many as it shall have). With m of n replicas left r becomes r x n / m, and u may become 1 / (1 + tolerance).
+    Requests/s are what they are, and so is the work that they make. Requests under way grow as replicas go: as in a
+    queue with one server, u = r / (1 - r) of them for a replica that is busy for the share r of the time (M/M/1; u in
+    targets, so that 1 is a replica that has as many as it shall have). With m of n replicas left r becomes r x n / m,
+    and u may become 1 / (1 + tolerance).
     """
     if scaling.target.concurrency is None or current == 0:
         return math.ceil(needed * (1 + scaling.tolerance))
@@ -204,7 +209,13 @@ def _fewest(scaling: Scaling, needed: float, current: int) -> int:
 def _measured(scaling: Scaling, load: WindowLoad) -> tuple[float, str]:
     if scaling.target.concurrency is not None:
         return load.concurrency, f"{_number(load.concurrency)} requests under way"
+    if scaling.target.cpu is not None:
+        return load.busy * 100, f"{_number(load.busy * 100)} % of a replica's processor time"
     return load.arrivals_per_second, f"{_number(load.arrivals_per_second)} requests/s"
+
+
+def _aim(scaling: Scaling) -> str:
+    return f"{scaling.target.value:g}{' %' if scaling.target.cpu is not None else ''}"
 
 
 def _by_latency(
@@ -262,7 +273,7 @@ def _learn(
     """Remembers the load per replica that was too much for a number of replicas that had been enough before: what was
     never enough may have had to work off a backlog. Of a load that rises, the newer figure, to which what is under way
     belongs."""
-    if scaling.target.requests_per_second is not None:
+    if scaling.target.name in ("requestsPerSecond", "cpu"):
         return status
     current, replicas = seen
     known = status.capacity_at is not None and now - status.capacity_at <= _CAPACITY_KEPT
@@ -319,7 +330,12 @@ def _panic(
         measured, words = _measured(scaling, load)
         needed = measured / scaling.target.value
         times = needed / ready
-        words = f"{words} in {_seconds(scaling.panic_window)}, {scaling.target.value:g} per replica"
+        words = f"{words} in {_seconds(scaling.panic_window)}, {_aim(scaling)} per replica"
+        if scaling.target.cpu is not None and load.busy >= _FULL * ready:
+            times = max(times, scaling.panic_threshold)
+            if _settled(status, (current, replicas), scaling.panic_window, now):
+                needed = max(needed, scaling.panic_threshold * max(1, current))
+                words = f"{words}, and more than all of it cannot be seen"
     if times >= scaling.panic_threshold:
         since = status.panic_since or now
         status = status.model_copy(update={"panic_since": since, "panic_seen_at": now})

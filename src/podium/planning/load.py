@@ -1,4 +1,5 @@
-"""What replicas had to do in the last seconds: rates, concurrency and latency from the gateways' cumulative counters.
+"""What replicas had to do in the last seconds: rates, concurrency and latency from the gateways' cumulative counters,
+and how busy they were from their cumulative processor times.
 
 Called by `control.scaling` and the API's traffic view with rows of the store. Pure.
 
@@ -59,6 +60,26 @@ class Reading(Protocol):
         the one before."""
 
 
+class ProcessorReading(Protocol):
+    """Processor time of one replica as its target read it, from when on it was ready."""
+
+    @property
+    def revision(self) -> str: ...
+    @property
+    def replica(self) -> str: ...
+    @property
+    def at(self) -> float:
+        """Seconds since 1970."""
+
+    @property
+    def seconds(self) -> float:
+        """Of processor time since the replica's start."""
+
+    @property
+    def processors(self) -> float:
+        """How many it is meant to have."""
+
+
 @dataclass(frozen=True)
 class WindowLoad:
     """Sums over one window of `seconds`."""
@@ -72,6 +93,9 @@ class WindowLoad:
     refused: float = 0.0
     concurrency: float = 0.0
     """Requests under way, on average."""
+    busy: float = 0.0
+    """Shares of their processors that the replicas used, on average, added up: 1.5 is one that uses all that it is
+    meant to have and one that uses half. 0 where that is not measured."""
     histogram: Mapping[float, float] = field(default_factory=dict)
     """Upper edge in ms -> requests between the edge before and this one."""
 
@@ -120,6 +144,7 @@ class WindowLoad:
             errors=self.errors + other.errors,
             refused=self.refused + other.refused,
             concurrency=self.concurrency + other.concurrency,
+            busy=self.busy + other.busy,
             histogram={
                 edge: self.histogram.get(edge, 0.0) + other.histogram.get(edge, 0.0) for edge in edges
             },
@@ -143,11 +168,34 @@ def window_load(readings: Iterable[Reading], seconds: float, ends: Mapping[str, 
     return total
 
 
+def busy_shares(readings: Iterable[ProcessorReading], seconds: float, end: float) -> float:
+    """`WindowLoad.busy` of the `seconds` before `end`.
+
+    What a replica used before its first reading is left out: it was not ready yet, and loading keeps processors busy.
+    """
+    series: dict[tuple[str, str], list[ProcessorReading]] = defaultdict(list)
+    for reading in readings:
+        series[reading.revision, reading.replica].append(reading)
+    total = 0.0
+    for some in series.values():
+        some.sort(key=lambda reading: reading.at)
+        # What a process used that ended just then can be missing in one reading and be there in the next.
+        reached = some[0].seconds
+        for before, after in pairwise(some):
+            used = max(0.0, after.seconds - reached)
+            reached = max(reached, after.seconds)
+            overlap = min(after.at, end) - max(before.at, end - seconds)
+            if overlap > 0 and after.at > before.at:
+                total += used * overlap / (after.at - before.at) / after.processors
+    return total / seconds
+
+
 def _series_load(readings: Sequence[Reading], start: float, end: float) -> WindowLoad:
     """One cluster as one gateway counted it. Between two readings everything happened evenly."""
     sums = dict.fromkeys(("requests", "errors", "refused", "time_ms"), 0.0)
     histogram: dict[float, float] = defaultdict(float)
     under_way = joined = 0.0
+    whole: tuple[Reading, Reading] | None = None
     seen = [reading.active for reading in readings if start <= reading.at <= end]
     for before, after in pairwise(readings):
         overlap = min(after.at, end) - max(before.at, start)
@@ -157,10 +205,17 @@ def _series_load(readings: Sequence[Reading], start: float, end: float) -> Windo
         share = overlap / span
         for name in sums:
             sums[name] += share * max(0.0, getattr(after, name) - getattr(before, name))
-        for edge, count in _counted(before, after).items():
-            histogram[edge] += share * count
+        if share == 1:
+            whole = (before if whole is None else whole[0], after)
+        else:
+            for edge, count in _counted(before, after).items():
+                histogram[edge] += share * count
         under_way += overlap * (before.active + after.active) / 2
         joined += share * (after.active - before.active)
+    if whole is not None:
+        # Whatever lies between two readings within the window is their difference, and so is all of it together.
+        for edge, count in _counted(*whole).items():
+            histogram[edge] += count
     if readings and readings[-1].active and start <= readings[-1].at < end:
         # Its next reading is still to come: a cluster with requests under way is in every report.
         under_way += (end - readings[-1].at) * readings[-1].active

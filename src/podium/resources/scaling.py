@@ -4,6 +4,7 @@ Data and validation only. `resources.deployment` has both as fields; `planning.a
 """
 
 import datetime
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -15,11 +16,15 @@ MOST_REPLICAS = 1000
 LONGEST_WINDOW = 600.0
 """Seconds. The server keeps what the gateways counted for a little longer than this."""
 
-TargetName = Literal["concurrency", "requestsPerSecond", "p95"]
+MOST_PROCESSOR_PERCENT = 95.0
+"""More than this of what a replica has cannot be told from all of it."""
+
+TargetName = Literal["concurrency", "requestsPerSecond", "p95", "cpu"]
+_NAMES = ("concurrency", "requests_per_second", "p95", "cpu")
 
 
 class ScalingTarget(Spec):
-    """What each replica is to have: exactly one of the three."""
+    """What each replica is to have: exactly one of the four."""
 
     concurrency: Annotated[float, Field(gt=0, le=100_000)] | None = None
     """Requests under way per replica, on average over the window; those that wait in the replica's queue count."""
@@ -28,14 +33,15 @@ class ScalingTarget(Spec):
     p95: Annotated[Duration, Field(ge=0.001, le=600)] | None = None
     """Latency as the gateway sees it. More replicas shorten the wait for one, never the model's own time: where nothing
     waits, none is added, whatever the latency."""
+    cpu: Annotated[float, Field(ge=1, le=MOST_PROCESSOR_PERCENT)] | None = None
+    """Percent of `resources.cpus` processors (of the machine's, if it has fewer) that a replica keeps busy, on average
+    over the window, with all that it started. A model that computes in one thread of four never gets beyond 25."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "ScalingTarget":
-        given = [
-            name for name in ("concurrency", "requests_per_second", "p95") if getattr(self, name) is not None
-        ]
+        given = [name for name in _NAMES if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError("expected exactly one of concurrency, requestsPerSecond and p95")
+            raise ValueError("expected exactly one of concurrency, requestsPerSecond, p95 and cpu")
         return self
 
     @property
@@ -43,12 +49,14 @@ class ScalingTarget(Spec):
         """Which of them it is, as it is written."""
         if self.concurrency is not None:
             return "concurrency"
-        return "p95" if self.p95 is not None else "requestsPerSecond"
+        if self.p95 is not None:
+            return "p95"
+        return "cpu" if self.cpu is not None else "requestsPerSecond"
 
     @property
     def value(self) -> float:
-        """Requests, requests/s or seconds, per replica."""
-        return self.concurrency or self.requests_per_second or self.p95 or 0.0
+        """Requests, requests/s, seconds or percent, per replica."""
+        return self.concurrency or self.requests_per_second or self.p95 or self.cpu or 0.0
 
 
 class Scaling(Spec):
@@ -83,6 +91,13 @@ class Scaling(Spec):
             raise ValueError(f"min: expected at most max ({self.max})")
         if self.panic_window > self.stable_window:
             raise ValueError("panicWindow: expected at most stableWindow")
+        cpu = self.target.cpu
+        if cpu is not None and cpu * (1 + self.tolerance) > MOST_PROCESSOR_PERCENT:
+            most = math.floor(MOST_PROCESSOR_PERCENT / (1 + self.tolerance))
+            raise ValueError(
+                f"target.cpu: expected at most {most} with tolerance {self.tolerance:g}: replicas that are busy all "
+                "the time would not be too busy"
+            )
         return self
 
     def within(self, replicas: int) -> int:
@@ -107,8 +122,8 @@ class ScalingStatus(Status):
     limited: str = ""
     """What holds `desired` back from what the load asks for; empty if nothing."""
     measured: float | None = None
-    """By the stable window, over all replicas: requests under way, requests/s or seconds, as the target is. None
-    without a measurement."""
+    """By the stable window, over all replicas: requests under way, requests/s, seconds, or percent of one replica's
+    processor time, as the target is. None without a measurement."""
     panic_since: datetime.datetime | None = None
     panic_seen_at: datetime.datetime | None = None
     """When the short window last asked for so much."""

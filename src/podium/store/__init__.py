@@ -6,7 +6,7 @@ the audit trail, samples and tokens, on SQLite or PostgreSQL. Imports `podium.re
     write.py       Write, Apply: one serialised transaction       signals.py    who waits for a commit or for work
     schema.py      migrations/ and how they are run               tables.py     the tables; columns.py their types
     resources.py, selectors.py, work.py, changes.py, events.py, audit.py, samples.py, gateways.py, load.py,
-    comparisons.py, aliases.py, tokens.py   the rows and the SQL of one noun each
+    processor_times.py, comparisons.py, aliases.py, tokens.py   the rows and the SQL of one noun each
 """
 
 from podium.store.aliases import AliasRow
@@ -16,6 +16,7 @@ from podium.store.comparisons import ComparisonRow
 from podium.store.events import EventRow
 from podium.store.gateways import FORMER, INSTANCE, GatewayRow
 from podium.store.load import LoadRow
+from podium.store.processor_times import ProcessorTimeRow
 from podium.store.read import Read, Snapshot
 from podium.store.resources import Page
 from podium.store.samples import SampleRow
@@ -38,6 +39,7 @@ __all__ = [
     "Lease",
     "LoadRow",
     "Page",
+    "ProcessorTimeRow",
     "Pruned",
     "Read",
     "SampleRow",

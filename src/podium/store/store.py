@@ -14,7 +14,18 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from podium.planning.gateways import GatewayInstance
-from podium.store import changes, comparisons, events, gateways, load, places, samples, schema, work
+from podium.store import (
+    changes,
+    comparisons,
+    events,
+    gateways,
+    load,
+    places,
+    processor_times,
+    samples,
+    schema,
+    work,
+)
 from podium.store.audit import Actor
 from podium.store.comparisons import ComparisonRow
 from podium.store.database import Database
@@ -23,6 +34,7 @@ from podium.store.gateways import GatewayRow
 from podium.store.load import LoadRow
 from podium.store.pages import checked_limit
 from podium.store.places import PlaceRow
+from podium.store.processor_times import ProcessorTimeRow
 from podium.store.read import Snapshot
 from podium.store.samples import SampleRow
 from podium.store.signals import Signals
@@ -217,6 +229,18 @@ class Store:
         one moment."""
         with self._database.reading() as connection:
             return load.read(connection, since, workspace, deployment), load.reported(connection, since)
+
+    def record_processor_times(self, at: float, rows: Sequence[ProcessorTimeRow]) -> None:
+        """What ready replicas had used at `at` (seconds since 1970). Rows older than a quarter of an hour go."""
+        with self._database.writing(durable=False) as connection:
+            processor_times.record(connection, at, rows)
+
+    def processor_times(
+        self, *, since: float, workspace: str | None = None, deployment: str | None = None
+    ) -> list[ProcessorTimeRow]:
+        """Rows from `since` on, oldest first."""
+        with self._database.reading() as connection:
+            return processor_times.read(connection, since, workspace, deployment)
 
     def save_comparison(self, row: ComparisonRow) -> bool:
         """In the place of the edition before; False where another is there by now, or the shadow revision is gone."""

@@ -196,6 +196,22 @@ load_reports = Table(
     Column("at", Float(53), nullable=False),
 )
 
+# Cumulative processor time of the ready replicas whose number follows it, of the last quarter of an hour.
+processor_times = Table(
+    "processor_times",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("at", Float(53), nullable=False, index=True),
+    Column("workspace", PlainText, nullable=False),
+    Column("deployment", PlainText, nullable=False),
+    Column("revision", PlainText, nullable=False),
+    Column("replica", PlainText, nullable=False),
+    Column("seconds", Float(53), nullable=False),
+    # How many of them it is meant to have.
+    Column("processors", Float(53), nullable=False),
+    Index("ix_processor_times_deployment", "workspace", "deployment", "at"),
+)
+
 # A shadow revision beside its champions; it goes with the revision.
 comparisons = Table(
     "comparisons",

@@ -111,6 +111,17 @@ class Recordings(Protocol):
         """Of every replica of the revision that wrote any, from its mark on. A bounded part of it at once."""
 
 
+class ProcessorClock(Protocol):
+    """A target that knows how much processor time its replicas have used."""
+
+    @property
+    def processors(self) -> int:
+        """That a replica can have at most."""
+
+    def processor_times(self, revision_uid: str) -> Mapping[str, float]:
+        """Replica -> seconds of processor time since its start, of it and all that it started; those that run."""
+
+
 class ExitWatch(Protocol):
     """A target that can tell at once when a replica ends, and soon when a dormant one is woken."""
 

@@ -25,6 +25,9 @@ class Replicas:
 
     rows: dict[str, ReplicaObservation] = field(default_factory=dict)
     auto_ready: bool = True
+    processors: int = 4
+    used: dict[str, float] = field(default_factory=dict)
+    """Processor time by replica; one that is not in it cannot be read."""
 
     def start(self, wish: ReplicaWish) -> ReplicaObservation:
         row = ReplicaObservation(
@@ -54,6 +57,9 @@ class Replicas:
 
     def logs(self, name: str, lines: int, *, revision_uid: str | None = None) -> list[str]:
         return []
+
+    def processor_times(self, revision_uid: str) -> dict[str, float]:
+        return {one.name: self.used[one.name] for one in self.observe(revision_uid) if one.name in self.used}
 
     def wake(self, name: str) -> None:
         """As the first request does."""
@@ -96,7 +102,9 @@ class Plant:
         self.reconcilers: dict[str, loop.Reconciler] = {
             reconciler.kind: reconciler
             for reconciler in (
-                deployments.DeploymentReconciler(store, runtime_wheel="wheel-1"),
+                deployments.DeploymentReconciler(
+                    store, runtime_wheel="wheel-1", clocks={"process": self.target}
+                ),
                 revisions.RevisionReconciler(
                     store, targets={"process": self.target}, preparation=self.preparation
                 ),

@@ -7,7 +7,7 @@ import pytest
 
 from podium.control import deployments, loop
 from podium.resources.scaling import ScalingStatus
-from podium.store import LoadRow, Store
+from podium.store import LoadRow, ProcessorTimeRow, Store
 from tests.integration.control.conftest import USER
 
 WISH: dict[str, Any] = {"max": 8, "target": {"concurrency": 2}, "stableWindow": "20s", "panicWindow": "5s"}
@@ -185,6 +185,78 @@ def test_a_rollout_wakes_who_sleeps_and_both_have_enough(plant: Any) -> None:
         count(plant, 4, revision=f"churn-{number:05d}")
     look(plant)
     assert (wanted(plant, "churn-00001"), wanted(plant, "churn-00002")) == (4, 4)
+
+
+def busy(plant: Any, shares: dict[str, float], *, revision: str = "churn-00001") -> None:
+    """For a minute until now each replica has used so much of its processor, after loading for 500 s."""
+    now = loop.now().timestamp()
+    rows = [
+        ProcessorTimeRow(now - ago, "default", "churn", revision, replica, 500 + share * (60 - ago), 1)
+        for replica, share in shares.items()
+        for ago in range(60, 0, -2)
+    ]
+    plant.store.record_processor_times(now, rows)
+    plant.target.used |= {replica: 500 + share * 60 for replica, share in shares.items()}
+
+
+def test_replicas_follow_their_processor_time(plant: Any) -> None:
+    plant.target.used["churn-00001-1"] = 500.0
+    serve(plant, target={"cpu": 50}, scaleDownDelay="0s")
+    assert wanted(plant) == 1
+    count(plant, 1)
+    watched(plant)
+    busy(plant, {"churn-00001-1": 0.8})
+    plant.reconcilers.pop("Revision")
+    look(plant)
+    assert wanted(plant) == 2, scaled(plant)
+    (event,) = scaled(plant)
+    assert event.startswith("1 -> 2: 8") or event.startswith("1 -> 2: 7"), event
+    assert event.endswith(" % of a replica's processor time, 50 % per replica")
+
+
+def test_processor_time_that_cannot_be_read_shrinks_nothing(plant: Any) -> None:
+    serve(plant, target={"cpu": 50}, min=1, scaleDownDelay="0s")
+    plant.apply(model=MODEL, scaling=WISH | {"target": {"cpu": 50}, "min": 3, "scaleDownDelay": "0s"})
+    plant.settle()
+    assert plant.get("Deployment", "churn").status.ready_replicas == 3
+    plant.apply(model=MODEL, scaling=WISH | {"target": {"cpu": 50}, "min": 1, "scaleDownDelay": "0s"})
+    count(plant, 0)
+    watched(plant, panic_since=None)
+    plant.target.used |= {"churn-00001-1": 1.0, "churn-00001-2": 1.0}
+    look(plant)
+    assert wanted(plant) == 3
+    kept = plant.reconcilers["Deployment"]._scaler._kept[plant.get("Deployment", "churn").uid].newest
+    assert kept.reason == (
+        "the processor time of replica churn-00001-3 is not known: nothing shrinks on half the knowledge"
+    )
+    plant.target.used["churn-00001-3"] = 1.0
+    look(plant)
+    assert wanted(plant) < 3
+
+
+def test_a_candidate_that_gets_only_copies_asks_for_no_replicas_of_its_own(plant: Any) -> None:
+    """The requests that it has are the stable revision's too."""
+    plant.target.used["churn-00001-1"] = 500.0
+    serve(plant, target={"cpu": 50})
+    shadow = {"strategy": {"type": "shadow", "percent": 100}}
+    plant.apply(
+        model={"name": "churn", "version": "2"}, scaling=WISH | {"target": {"cpu": 50}}, rollout=shadow
+    )
+    plant.target.used["churn-00002-2"] = plant.target.used["churn-00002-1"] = 500.0
+    plant.settle()
+    assert plant.get("Deployment", "churn").status.rollout == "churn-2"
+    count(plant, 1)
+    now = loop.now().timestamp()
+    copies = [
+        LoadRow(now - ago, "gw", "e1", "default", "churn", "churn-00002", "shadow", 0, 0, 0, 1, 0.0, [])
+        for ago in range(60, -1, -2)
+    ]
+    plant.store.record_load("gw", now, copies)
+    watched(plant)
+    busy(plant, {"churn-00001-1": 0.2})
+    busy(plant, {"churn-00002-1": 0.9}, revision="churn-00002")
+    look(plant)
+    assert wanted(plant) == 1
 
 
 def test_scaling_that_is_taken_away_leaves_the_number_that_is_written(plant: Any) -> None:

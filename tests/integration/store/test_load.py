@@ -1,9 +1,9 @@
-"""What gateways counted: kept for a quarter of an hour, read by Deployment or all together."""
+"""What gateways counted, and replicas used: kept for a quarter of an hour, read by Deployment or all together."""
 
 import dataclasses
 import datetime
 
-from podium.store import GatewayRow, LoadRow, Store
+from podium.store import GatewayRow, LoadRow, ProcessorTimeRow, Store
 from podium.store.load import KEPT_SECONDS
 from tests.integration.store.objects import ALICE
 
@@ -51,3 +51,24 @@ def test_a_gateway_that_is_forgotten_takes_its_counters_along(store: Store) -> N
     found, reports = store.load(since=0)
     assert [one.gateway for one in found] == ["g2"]
     assert reports == {"g2": START}
+
+
+def used(
+    at: float, seconds: float = 1.5, deployment: str = "churn", workspace: str = "default"
+) -> ProcessorTimeRow:
+    revision = f"{deployment}-00001"
+    return ProcessorTimeRow(at, workspace, deployment, revision, f"{revision}-1", seconds, 2.0)
+
+
+def test_processor_times_come_back_as_they_were_and_old_ones_go(store: Store) -> None:
+    mine, other, elsewhere = used(START), used(START, deployment="price"), used(START, workspace="team")
+    store.record_processor_times(START, [mine, other, elsewhere])
+    store.record_processor_times(START + 2, [used(START + 2, 2.75)])
+    found = store.processor_times(since=START, workspace="default", deployment="churn")
+    assert found == [mine, used(START + 2, 2.75)]
+    assert len(store.processor_times(since=START)) == 4
+    assert store.processor_times(since=START + 1, workspace="team") == []
+    late = START + 1 + KEPT_SECONDS
+    store.record_processor_times(late, [used(late)])
+    assert [one.at - START for one in store.processor_times(since=0)] == [2, 1 + KEPT_SECONDS]
+    assert store.current_version() == 0

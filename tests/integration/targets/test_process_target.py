@@ -92,6 +92,26 @@ def test_a_restarted_server_finds_its_replicas_again(yard: Yard) -> None:
     yard.reaches(target, "Exited")
 
 
+def test_processor_times_grow_with_the_work_of_those_that_run(yard: Yard) -> None:
+    target = yard.target()
+    assert target.processor_times("uid-1") == {}
+    target.start(yard.wish())
+    ready = yard.reaches(target, "Ready")
+    assert target.processors >= 1
+    before = target.processor_times("uid-1")["churn-00001-1"]
+    assert before > 0, "its start took some"
+
+    def works() -> bool:
+        for _ in range(20):
+            get(ready.address, "/identity")
+        return yard.target().processor_times("uid-1")["churn-00001-1"] > before + 0.1
+
+    until(works, 60)
+    target.stop("churn-00001-1", 5)
+    yard.reaches(target, "Exited")
+    assert target.processor_times("uid-1") == {}
+
+
 @pytest.mark.parametrize("made", ["nothing", "folder", "wish", "spec"])
 def test_a_server_that_died_in_the_middle_of_a_start(yard: Yard, made: str) -> None:
     """At any line between the first file and the process there is no orphan, and starting again goes on."""

@@ -3,6 +3,7 @@
 import datetime
 import itertools
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -287,6 +288,63 @@ def test_p95_shrinks_one_by_one_and_not_below_the_load_that_was_too_much() -> No
     assert play.for_seconds(40, load(1, rate=20, p95=0.02)) == 1
 
 
+def busy(stable: float, panic: float | None = None, **more: Any) -> LoadSeen:
+    """So many replicas' processor time is used."""
+    seen = load(1, **more)
+    short = stable if panic is None else panic
+    return replace(seen, stable=replace(seen.stable, busy=stable), panic=replace(seen.panic, busy=short))
+
+
+def test_processor_time_of_all_divided_by_the_target() -> None:
+    play = Played(scaling(target={"cpu": 50}), 2)
+    assert play.for_seconds(70, busy(1.05)) == 2, "within the tolerance"
+    play.look(busy(1.3))
+    assert play.status.desired == 3
+    assert play.events == ["2 -> 3: 130 % of a replica's processor time, 50 % per replica"]
+    assert play.status.measured == pytest.approx(130)
+    play.wish = scaling(target={"cpu": 50}, scaleDownDelay="0s")
+    assert play.for_seconds(70, busy(0.8)) == 2
+
+
+def test_replicas_that_are_busy_all_the_time_grow_twofold_once_the_last_step_is_there() -> None:
+    """At 100 % nobody sees how much more is needed: by the proportion it would be 10 for 7."""
+    play = Played(scaling(max=100, target={"cpu": 70}), 2)
+    play.for_seconds(10, busy(1.2))
+    play.look(busy(1.2, panic=1.96))
+    assert play.status.desired == 4
+    assert "more than all of it cannot be seen" in play.events[-1]
+    play.ready = 2
+    assert play.for_seconds(60, busy(2.0)) == 4, "those two are as busy as before: that is the same news"
+    play.ready = 4
+    play.look(busy(2.0))
+    assert play.status.desired == 4, "the window holds what two could use"
+    play.look(busy(3.0, panic=3.9))
+    assert play.status.desired == 8
+    play.ready = None
+    assert play.for_seconds(20, busy(5.0)) == 8, "busy for 63 %: enough"
+
+
+def test_a_model_of_many_threads_is_given_what_it_uses() -> None:
+    play = Played(scaling(max=100, target={"cpu": 50}), 2)
+    play.look(busy(4.0))
+    assert play.status.desired == 6, "twice as many, or four more, at a time"
+    assert play.for_seconds(6, busy(4.0)) == 8
+
+
+def test_processor_time_that_is_not_known_shrinks_nothing() -> None:
+    play = Played(scaling(target={"cpu": 50}, scaleDownDelay="0s"), 4)
+    silent = "the processor time of replica churn-00001-2 is not known"
+    assert play.for_seconds(200, busy(0.1, silent=silent)) == 4
+    assert play.status.reason == f"{silent}: nothing shrinks on half the knowledge"
+    assert play.for_seconds(200, busy(0.1)) == 1
+
+
+def test_processor_time_with_no_request_does_not_keep_it_awake() -> None:
+    play = Played(scaling(min=0, target={"cpu": 50}, scaleToZeroAfter="10s", scaleDownDelay="0s"))
+    idle = replace(load(0), stable=replace(window(), busy=0.3), panic=replace(window(seconds=6), busy=0.3))
+    assert play.for_seconds(100, idle) == 0
+
+
 def test_bounds_that_change_hold_at_once() -> None:
     play = Played(scaling(), 8)
     play.wish = scaling(max=3)
@@ -297,7 +355,7 @@ def test_bounds_that_change_hold_at_once() -> None:
 LOADS = st.lists(
     st.tuples(st.floats(0, 500), st.floats(0, 500), st.floats(0.001, 5)), min_size=1, max_size=60
 )
-TARGETS = st.sampled_from([{"concurrency": 2}, {"requestsPerSecond": 30}, {"p95": "200ms"}])
+TARGETS = st.sampled_from([{"concurrency": 2}, {"requestsPerSecond": 30}, {"p95": "200ms"}, {"cpu": 70}])
 
 
 @settings(max_examples=60, deadline=None)
@@ -318,7 +376,9 @@ def test_never_outside_the_bounds(
     )
     play.ready = ready
     for stable, panic, p95 in loads:
-        play.look(load(stable, panic, p95=p95), after=pause)
+        seen = load(stable, panic, p95=p95)
+        stable_busy, panic_busy = replace(seen.stable, busy=stable / 10), replace(seen.panic, busy=panic / 10)
+        play.look(LoadSeen(stable_busy, panic_busy), after=pause)
         assert play.wish.min <= play.status.desired <= play.wish.max
         assert len(play.status.peaks) <= 20
 

@@ -14,7 +14,7 @@ def scaling(**target: object) -> Scaling:
     return Scaling.model_validate({"max": 12, "target": target or {"concurrency": 1}})
 
 
-@pytest.mark.parametrize("target", [{"concurrency": 1}, {"requestsPerSecond": 6}])
+@pytest.mark.parametrize("target", [{"concurrency": 1}, {"requestsPerSecond": 6}, {"cpu": 60}])
 def test_a_constant_load_is_met_once_and_left_alone(target: dict[str, object]) -> None:
     played = autoscaled(constant()[:2400], scaling(**target), CONDITIONS)
     assert played.turns <= 2, played.wanted[::15]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podium.planning.load import WindowLoad, window_load
+from podium.planning.load import WindowLoad, busy_shares, window_load
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,59 @@ def test_the_difference_of_two_histograms_is_what_came_between(first: list[int],
     rows = [Row(0, buckets=cumulative(first)), Row(10, buckets=cumulative([*first, *second]))]
     found = {edge: count for edge, count in window_load(rows, 10, {"g1": 10}).histogram.items() if count}
     assert found == {float(value): second.count(value) for value in set(second)}
+
+
+@given(chunks=st.lists(edges, min_size=2, max_size=8), start=st.floats(0, 3))
+def test_many_readings_tell_the_same_histogram_as_their_differences(
+    chunks: list[list[int]], start: float
+) -> None:
+    """Two seconds apart; in the window as a whole, in part, or not at all."""
+    rows, values = [Row(0)], list[int]()
+    for number, chunk in enumerate(chunks, 1):
+        values += chunk
+        buckets = tuple((float(edge), float(sum(one <= edge for one in values))) for edge in range(31))
+        rows.append(Row(2.0 * number, buckets=buckets))
+    end = 2.0 * len(chunks)
+    found = window_load(rows, end - start, {"g1": end}).histogram
+    for edge in range(1, 31):
+        parts = [
+            chunk.count(edge) * min(1.0, max(0.0, 2.0 * n - start) / 2) for n, chunk in enumerate(chunks, 1)
+        ]
+        assert found.get(float(edge), 0.0) == pytest.approx(sum(parts), abs=1e-6)
+
+
+@dataclass(frozen=True)
+class Time:
+    at: float
+    seconds: float
+    replica: str = "a"
+    processors: float = 1.0
+    revision: str = "churn-00001"
+
+
+def test_busy_replicas_are_added_up_over_the_part_that_lies_in_the_window() -> None:
+    times = [Time(0, 5), Time(10, 10), Time(20, 15)]
+    assert busy_shares(times, 15, 20) == pytest.approx(0.5)
+    beside = [Time(10, 30, "b", processors=4), Time(20, 70, "b", processors=4)]
+    assert busy_shares([*times, *beside], 20, 20) == pytest.approx(0.5 + 0.5), "all of four, half of the time"
+    assert busy_shares([], 20, 20) == 0
+    assert busy_shares(times, 6, 30) == 0, "what was read long ago tells nothing of now"
+
+
+def test_what_a_replica_used_before_it_was_ready_does_not_count() -> None:
+    """Its first reading is of when it was: a minute of loading stands in it."""
+    assert busy_shares([Time(10, 60), Time(20, 61)], 10, 20) == pytest.approx(0.1)
+    assert busy_shares([Time(20, 60)], 10, 20) == 0
+
+
+def test_a_reading_that_misses_a_process_which_ended_just_then_counts_nothing_twice() -> None:
+    times = [Time(0, 0), Time(2, 8), Time(4, 3), Time(6, 9), Time(8, 9)]
+    assert busy_shares(times, 8, 8) * 8 == pytest.approx(9)
+
+
+def test_two_replicas_of_one_name_in_two_revisions_are_two() -> None:
+    other = [Time(0, 50, revision="churn-00002"), Time(10, 60, revision="churn-00002")]
+    assert busy_shares([Time(0, 0), Time(10, 10), *other], 10, 10) == pytest.approx(2)
 
 
 def test_sums_of_windows() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from podium.processes import supervision
 from podium.processes.exits import ExitWatcher
 from podium.processes.identity import ProcessIdentity, wait_exit
+from podium.processes.processor_time import processor_seconds
 from podium.processes.sockets import listeners, sockets_of_family
 from podium.resources.errors import NotFound, Refused, Unavailable
 from podium.targets.port import RecordMark, ReplicaObservation, ReplicaPhase, ReplicaRecords, ReplicaWish
@@ -172,6 +173,18 @@ class ProcessTarget:
             records.read(supervision.private_folder(folder), folder.name, marks.get(folder.name))
             for folder in self._replicas.folders(revision_uid)
         ]
+
+    @property
+    def processors(self) -> int:
+        """Those that this process may use: replicas inherit them."""
+        return len(os.sched_getaffinity(0))
+
+    def processor_times(self, revision_uid: str) -> dict[str, float]:
+        """Replica -> seconds that its shim, its server and all that this started have used on processors since its
+        start; those that run."""
+        replicas = self._replicas.of_revision(revision_uid)
+        times = {one.name: processor_seconds(one.seen.shim) for one in replicas if one.seen.phase != "exited"}
+        return {name: seconds for name, seconds in times.items() if seconds is not None}
 
     def watch(self, callback: Callable[[str], None]) -> None:
         """`callback(revision_uid)`, in a thread of its own, when a replica that was started or observed here ends or is
