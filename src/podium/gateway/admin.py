@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from podium.gateway.render.access import FILTERS
+from podium.gateway.render import access, limits
 from podium.gateway.render.listener import STAT_PREFIX
 from podium.gateway.render.routes import ROUTE_TABLE
 from podium.gateway.render.tls import SECRET
@@ -26,7 +26,10 @@ _SCOPES = {
     CLUSTERS: "cluster_manager.cds",
     ROUTES: f"http.{STAT_PREFIX}.rds.{ROUTE_TABLE}",
     CERTIFICATES: f"sds.{SECRET}",
-    **{kind: f"extension_config_discovery.http_filter.{name}" for kind, (name, _) in FILTERS.items()},
+    **{
+        kind: f"extension_config_discovery.http_filter.{name}"
+        for kind, (name, _) in (access.FILTERS | limits.FILTERS).items()
+    },
 }
 """kind of document -> the prefix of its statistics."""
 _KIND_OF_READOUT = {f"{scope}.version_text": kind for kind, scope in _SCOPES.items()}

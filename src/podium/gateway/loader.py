@@ -1,8 +1,8 @@
 """Gets route entries loaded in Envoy, in an order in which no request meets a route without its cluster:
 
-    add clusters -> seen loaded -> weights -> seen loaded -> routes -> seen loaded -> (after a grace) remove clusters
+    add clusters -> limits -> weights -> routes -> (after a grace) remove clusters
 
-A shift of weights is the second of these alone.
+Each is seen loaded before the next one. A shift of weights is one of these alone, and so is another limit.
 
 Called by `agent`, from one task. Calls `render` for fragments, `files` to put them in place, `admin` and Envoy's log
 to see what became of them. When Envoy refuses a change, the guilty entry is found by halving the change; the last
@@ -23,7 +23,7 @@ from podium.gateway.admin import Admin
 from podium.gateway.envoy_log import EnvoyLog
 from podium.gateway.files import WatchedFiles
 from podium.gateway.fleet import Key, Wish, route_key
-from podium.gateway.render import access
+from podium.gateway.render import access, limits
 from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import Document, document
 from podium.gateway.render.listener import listener
@@ -36,6 +36,7 @@ from podium.gateway.settings import (
     ACCESS,
     CERTIFICATES,
     CLUSTERS,
+    LIMITS,
     LISTENERS,
     REVOKED,
     ROUTES,
@@ -81,6 +82,7 @@ class Piece:
     clusters: Mapping[str, bytes]
     weights: Mapping[str, int]
     routes: EntryRoutes
+    buckets: limits.Buckets | None = None
 
     @property
     def chosen_by_caller(self) -> bool:
@@ -135,10 +137,11 @@ class Loader:
             until = time.monotonic() + _ADOPTED_GRACE
             self._lingering = {name: (content, until) for name, content in known.items()}
             split = read_weights(weights)
+            counted = self._read_buckets()
             for key, routes in entries_of(table).items():
                 own = {name: known[name] for name in clusters_of(routes) if name in known}
                 shares = {name: share for name, share in split.items() if name.startswith(f"{prefix(*key)}.")}
-                self._good[key] = Piece(None, own, shares, routes)
+                self._good[key] = Piece(None, own, shares, routes, counted.get(key))
             self._choosing = any(piece.chosen_by_caller for piece in self._good.values())
             configured = self._configured
             if not has_own(table, configured=configured, version=__version__):
@@ -234,6 +237,7 @@ class Loader:
         if any(_clusters(self._good.get(key)) != _clusters(piece) for key, piece in changed.items()):
             await self._put(CLUSTERS, self._cluster_file([*before, *wanted.values()]))
         try:
+            await self._put_limits(_limits_of(changed, self._good), wanted)
             weights = _weights(wanted.values())
             for key in changed:
                 weights |= over(_weights([self._good.get(key)]), _weights([wanted.get(key)]))
@@ -245,6 +249,7 @@ class Loader:
                 await self._put(ROUTES, route_table(routes, configured=True, version=__version__))
         except RefusedByEnvoy:
             with contextlib.suppress(RefusedByEnvoy):
+                await self._put_limits(_limits_of(changed, self._good), self._good)
                 await self._put(WEIGHTS, weights_document(_weights(self._good.values())))
                 await self._put(CLUSTERS, self._cluster_file(self._good.values()))
             raise
@@ -257,6 +262,20 @@ class Loader:
         for piece in changed.values():
             for name in _clusters(piece):
                 self._lingering.pop(name, None)
+
+    def _read_buckets(self) -> dict[Key, limits.Buckets]:
+        """Of the Routes that an agent before this one had in force."""
+        found: dict[Key, limits.Buckets] = {}
+        for kind in LIMITS:
+            own = limits.read_buckets(kind, self._files.read(kind) or b"")
+            found |= {route_key(*place): held for place, held in own.items()}
+        return found
+
+    async def _put_limits(self, kinds: Iterable[str], pieces: Mapping[Key, Piece]) -> None:
+        """Buckets stand before the routes that count by them. Each document that is written fills those in it."""
+        held = [piece.buckets for piece in pieces.values() if piece.buckets is not None]
+        for kind in kinds:
+            await self._put(kind, limits.limits_document(kind, held))
 
     def _cluster_file(self, pieces: Iterable[Piece]) -> Document:
         """Later pieces win over earlier ones, and all over what lingers. Sorted: equal sets are equal files."""
@@ -318,6 +337,7 @@ def _closed() -> Sequence[tuple[str, Document]]:
         (REVOKED, access.revoked(shut)),
         (ACCESS, access.access(shut, ())),
         (TOKENS, access.tokens(shut)),
+        *((kind, limits.limits_document(kind, ())) for kind in LIMITS),
     )
 
 
@@ -338,6 +358,16 @@ def _weights(pieces: Iterable[Piece | None]) -> dict[str, int]:
     return {key: weight for piece in pieces if piece for key, weight in piece.weights.items()}
 
 
+def _limits_of(changed: Mapping[Key, Piece | None], good: Mapping[Key, Piece]) -> list[str]:
+    """The documents with limits that a change touches."""
+    kinds: set[str] = set()
+    for key, piece in changed.items():
+        before, after = (one.buckets if one else None for one in (good.get(key), piece))
+        if before != after:
+            kinds |= {one.kind for one in (before, after) if one is not None}
+    return sorted(kinds)
+
+
 def _in_force(pieces: Mapping[Key, Piece]) -> Iterable[EntryRoutes]:
     """All routes. A Deployment whose path a Route takes over answers no version by number there: that way led around
     the Route's limits."""
@@ -354,7 +384,9 @@ def rendered(wish: Wish) -> Piece:
     """What one Deployment or Route adds to the files. Raises InvalidInput for an address that is none."""
     if isinstance(wish.entry, RoutePlan):
         clusters = {arm.cluster: cluster(arm) for arm in wish.entry.own_arms}
-        return Piece(wish, clusters, published_weights(wish.entry), published_routes(wish.entry))
+        counted = limits.buckets(wish.entry.limits, wish.entry.workspace, wish.entry.route)
+        weights, routes = published_weights(wish.entry), published_routes(wish.entry)
+        return Piece(wish, clusters, weights, routes, counted)
     split = wish.split if len(wish.split) > 1 and wish.entry.live else ()
     return Piece(
         wish=wish,

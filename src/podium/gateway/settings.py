@@ -155,6 +155,8 @@ LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES = (
     "revoked",
     "certificates",
 )
-KINDS = (LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES)
-"""The watched documents. `tokens` (signatures), `access` (workspaces) and `revoked` are filters of their own;
+LIMITS = tuple(f"limits{number}" for number in range(8))
+"""Each with the limits of some Routes: what changes in one of them starts the counts in it anew, and no others."""
+KINDS = (LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES, *LIMITS)
+"""The watched documents. `tokens` (signatures), `access` (workspaces), `revoked` and `LIMITS` are filters of their own;
 `certificates` is there where there is TLS."""

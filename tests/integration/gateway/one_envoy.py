@@ -20,12 +20,14 @@ from podium.gateway.render import access
 from podium.gateway.render.bootstrap import bootstrap
 from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import document, fragment
+from podium.gateway.render.limits import Buckets, limits_document
 from podium.gateway.render.listener import listener
 from podium.gateway.render.routes import EntryRoutes, route_table
 from podium.gateway.render.weights import weights_document
 from podium.gateway.settings import (
     ACCESS,
     CLUSTERS,
+    LIMITS,
     LISTENERS,
     REVOKED,
     ROUTES,
@@ -59,9 +61,10 @@ class OneEnvoy:
         routes: Iterable[Mapping[str, Any]],
         clusters: Iterable[bytes],
         rules: access.AccessRules | None = None,
+        held: Iterable[Buckets] = (),
     ) -> None:
         entry = EntryRoutes((), tuple(fragment(dict(route)) for route in routes))
-        rules = rules or access.open_access()
+        rules, held = rules or access.open_access(), tuple(held)
         for kind, content in (
             (CLUSTERS, document(clusters)),
             (WEIGHTS, weights_document({})),
@@ -69,6 +72,7 @@ class OneEnvoy:
             (REVOKED, access.revoked(rules)),
             (ACCESS, access.access(rules, ())),
             (TOKENS, access.tokens(rules)),
+            *((kind, limits_document(kind, held)) for kind in LIMITS),
             (LISTENERS, listener(self.settings)),
         ):
             self._files.write(kind, content)
@@ -106,9 +110,11 @@ class OneEnvoy:
         routes: Iterable[Mapping[str, Any]],
         clusters: Iterable[bytes],
         rules: access.AccessRules | None = None,
+        held: Iterable[Buckets] = (),
     ) -> "OneEnvoy":
-        """Routes and clusters in force; `rules` about tokens, None where none are asked for."""
-        self.write(routes, clusters, rules)
+        """Routes and clusters in force; `rules` about tokens, None where none are asked for; `held`: what the Routes
+        that the routes name are limited to."""
+        self.write(routes, clusters, rules, held)
         words = self.validate()
         assert words == "", words
         with self.settings.layout.log.open("ab") as log:
@@ -136,6 +142,10 @@ class OneEnvoy:
         text = self._admin.get("/stats", params={"filter": pattern, "usedonly": ""}).text
         pairs = (line.rsplit(": ", 1) for line in text.splitlines())
         return {name: int(value) for name, value in pairs if value.isdigit()}
+
+    def readouts(self) -> str:
+        """Statistics that are texts, such as the versions of what is loaded."""
+        return self._admin.get("/stats", params={"type": "TextReadouts"}).text
 
     def close(self) -> None:
         self.client.close()

@@ -9,6 +9,7 @@ import pytest
 
 from podium.gateway.render.access import AccessRules
 from podium.gateway.render.clusters import cluster
+from podium.gateway.render.limits import buckets
 from podium.gateway.render.routes import Handling, route_to
 from podium.gateway.render.rules import published_routes
 from podium.planning.routes import FallbackPlan, RoutePlan, RulePlan
@@ -63,6 +64,13 @@ ROUTES = [
 ]
 
 
+HELD = [
+    held
+    for name in ("limited", "claims", "members")
+    if (held := buckets(PLENTY, "default", name)) is not None
+]
+
+
 def model(request: Request) -> Reply:
     """Fails where it is asked to."""
     return Reply(500 if "fail" in request.path else 200)
@@ -78,7 +86,7 @@ def replicas() -> Iterator[dict[str, Upstream]]:
 
 
 def started(envoy: OneEnvoy, replicas: dict[str, Upstream], rules: AccessRules | None = None) -> OneEnvoy:
-    return envoy.start(ROUTES, [cluster(arm_of(name, one)) for name, one in replicas.items()], rules)
+    return envoy.start(ROUTES, [cluster(arm_of(name, one)) for name, one in replicas.items()], rules, HELD)
 
 
 @pytest.fixture(scope="module")

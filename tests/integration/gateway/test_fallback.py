@@ -6,6 +6,8 @@ import httpx
 import pytest
 
 from podium.gateway.render.clusters import cluster
+from podium.gateway.render.limits import buckets
+from podium.resources.traffic import Limits
 from tests.integration.gateway.one_envoy import OneEnvoy, arm_of, clusters_for, live, one_envoy
 from tests.integration.gateway.planned import rule_route
 from tests.integration.gateway.upstreams import Reply, Upstream, says, upstreams
@@ -13,6 +15,7 @@ from tests.integration.gateway.upstreams import Reply, Upstream, says, upstreams
 SAFE = {"label": "unknown", "score": 0.5, "words": "100 % %REQ(:path)% %PROTOCOL%"}
 NEXT = {"deployments": ["next"], "attemptTimeout": "0.3s"}
 BOTH = {**NEXT, "answer": {"body": SAFE}}
+ONCE = {"route": {"requests": 1, "per": "1h"}}
 FAILING = ("dead", "hangs", "e500", "e502", "e503", "full")
 """Deployments: no connection, no answer, the model's error, a broken gateway, not ready, a full queue."""
 ROUTES = [
@@ -30,9 +33,7 @@ ROUTES = [
     rule_route("/mine", "e400", fallback=BOTH),
     rule_route("/again", "flaky", fallback=NEXT, retries={"attempts": 1}),
     rule_route("/begins-hedged", "begins", hedge={"after": "0.3s"}),
-    rule_route(
-        "/once", "dead", limits={"route": {"requests": 1, "per": "1h"}}, fallback={"answer": {"body": SAFE}}
-    ),
+    rule_route("/once", "dead", limits=ONCE, fallback={"answer": {"body": SAFE}}),
     rule_route("/begins", "begins", fallback=NEXT),
     rule_route("/v2/models/call-next", "e503", fallback={"deployments": ["well"]}),
     rule_route("/v2/models/call-answer", "e503", fallback={"answer": {"body": SAFE}}),
@@ -52,7 +53,9 @@ def served() -> Iterator[tuple[OneEnvoy, dict[str, Upstream]]]:
             "begins": replicas.start("begins"),
             **{f"e{code}": replicas.start(f"e{code}", says({}, code)) for code in (400, 500, 502, 503)},
         }
-        yield envoy.start(ROUTES, [*clusters_for(made), cluster(arm_of("empty"))]), made
+        held = buckets(Limits.model_validate(ONCE), "default", "once")
+        assert held is not None
+        yield envoy.start(ROUTES, [*clusters_for(made), cluster(arm_of("empty"))], held=[held]), made
 
 
 @pytest.mark.parametrize("failing", FAILING)

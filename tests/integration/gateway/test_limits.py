@@ -7,9 +7,11 @@ from typing import Any
 import httpx
 import pytest
 
+from podium.gateway.files import WatchedFiles
 from podium.gateway.render.access import CALLER_HEADER, AccessRules
 from podium.gateway.render.clusters import cluster
-from podium.gateway.render.limits import limits
+from podium.gateway.render.limits import TURNED_AWAY, Buckets, buckets, limited
+from podium.gateway.settings import LIMITS
 from podium.resources.traffic import Limits
 from tests.integration.gateway.conftest import until
 from tests.integration.gateway.one_envoy import OneEnvoy, a_route, arm_of, live, one_envoy
@@ -19,29 +21,60 @@ from tests.integration.gateway.upstreams import Upstream, says, upstreams
 HOUR = {"per": "1h"}
 
 
-def limited(path: str, **wish: Any) -> dict[str, Any]:
-    name = path.strip("/")
-    return a_route(path, live("model"), typed_per_filter_config=None) | {
-        "typed_per_filter_config": limits(Limits.model_validate(wish), "default", name)
-    }
+WISHES: dict[str, dict[str, Any]] = {
+    "all": {"route": {"requests": 20, **HOUR}},
+    "burst": {"route": {"requests": 1, "burst": 5, **HOUR}},
+    "each": {"perCaller": {"requests": 2, **HOUR}},
+    "both": {"route": {"requests": 3, **HOUR}, "perCaller": {"requests": 2, **HOUR}},
+    "few": {"perCaller": {"requests": 1, **HOUR}, "callers": 2},
+    "refill": {"route": {"requests": 10, "per": "1s", "burst": 1}},
+    "rules": {"route": {"requests": 6, **HOUR}},
+    "kept": {"route": {"requests": 4, **HOUR}, "perCaller": {"requests": 3, **HOUR}},
+    "shut": {"route": {"requests": 2, **HOUR}},
+    "body": {"route": {"requests": 1, **HOUR}},
+}
+"""What Routes of these names wish."""
 
 
+def held_for(name: str, wish: dict[str, Any] | None = None) -> Buckets:
+    made = buckets(Limits.model_validate(WISHES[name] if wish is None else wish), "default", name)
+    assert made is not None
+    return made
+
+
+def limit_route(name: str, path: str | None = None) -> dict[str, Any]:
+    """One rendered route of the Route `name`."""
+    made = a_route(path or f"/{name}", live("model"), name=f"route:default/{name}")
+    return made | limited(Limits.model_validate(WISHES[name]), "default", name)
+
+
+ONCE: dict[str, Any] = {"route": {"requests": 1, **HOUR}}
+NAMES = [f"other-{number}" for number in range(200)]
+"""More Routes, of which some are in each document."""
 ROUTES = [
-    limited("/all", route={"requests": 20, **HOUR}),
-    limited("/burst", route={"requests": 1, "burst": 5, **HOUR}),
-    limited("/each", perCaller={"requests": 2, **HOUR}),
-    limited("/both", route={"requests": 3, **HOUR}, perCaller={"requests": 2, **HOUR}),
-    limited("/few", perCaller={"requests": 1, **HOUR}, callers=2),
-    limited("/refill", route={"requests": 10, "per": "1s", "burst": 1}),
+    *(limit_route(name, f"/rules/{number}") for number, name in enumerate(["rules"] * 3)),
+    *(limit_route(name) for name in WISHES if name not in ("rules", "shut")),
+    {
+        "match": {"prefix": "/shut"}, "direct_response": {"status": 503}, "name": "route:default/shut",
+        **limited(Limits.model_validate(WISHES["shut"]), "default", "shut"),
+    },
     a_route("/free", live("model")),
-]
+]  # fmt: skip
+HELD = [held_for(name) for name in WISHES]
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[tuple[OneEnvoy, Upstream]]:
     with upstreams() as replicas, one_envoy(concurrency=2) as envoy:
         model = replicas.start("model", says({"answer": 1}))
-        yield envoy.start(ROUTES, [cluster(arm_of("model", model))]), model
+        yield envoy.start(ROUTES, [cluster(arm_of("model", model))], held=HELD), model
+
+
+def loaded(envoy: OneEnvoy, kind: str) -> None:
+    """Envoy has the document of this kind that was written last."""
+    version = WatchedFiles(envoy.settings.layout).version(kind)
+    assert version is not None
+    assert until(lambda: f'podium.{kind}.version_text: "{version}"' in envoy.readouts(), 30)
 
 
 def codes(envoy: OneEnvoy, path: str, times: int, **headers: str) -> list[int]:
@@ -56,9 +89,9 @@ def test_one_bucket_for_all_of_envoys_threads(served: tuple[OneEnvoy, Upstream])
         found = list(pool.map(lambda _: codes(envoy, "/all", 1, connection="close")[0], range(60)))
     assert (found.count(200), found.count(429)) == (20, 40)
     assert len(model.got) - before == 20, "what is turned away reaches no replica"
-    assert envoy.stats("^limit.default_all.http_local_rate_limit.rate_limited$") == {
-        "limit.default_all.http_local_rate_limit.rate_limited": 40
-    }
+    counted = f"{TURNED_AWAY}.requests.route.route:default/all"
+    # Envoy counts when it is done with a request, which may be after the client has its answer.
+    assert until(lambda: envoy.stats(f"^{TURNED_AWAY}.*default/all$") == {counted: 40}, 30)
     assert not envoy.stats(r"^cluster\.default_model.*429"), "nor does a replica's count of answers"
 
 
@@ -115,13 +148,68 @@ def test_a_bucket_fills_again(served: tuple[OneEnvoy, Upstream]) -> None:
     assert until(lambda: codes(envoy, "/refill", 1) == [200], 30)
 
 
+def test_all_routes_of_a_route_take_from_one_bucket(served: tuple[OneEnvoy, Upstream]) -> None:
+    envoy, _ = served
+    found = [codes(envoy, f"/rules/{number % 3}", 1)[0] for number in range(9)]
+    assert found == [200] * 6 + [429] * 3
+
+
+def test_what_envoy_answers_itself_is_limited_too(served: tuple[OneEnvoy, Upstream]) -> None:
+    assert codes(served[0], "/shut", 4) == [503, 503, 429, 429]
+
+
+def test_a_refusal_keeps_the_connection(served: tuple[OneEnvoy, Upstream]) -> None:
+    envoy, _ = served
+    body = b"0123456789" * 50_000
+    before = envoy.stats("^http.podium.downstream_cx_total$")
+    answers = [envoy.client.post("/body", content=body) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 429, 429, 429]
+    assert not [answer for answer in answers if "connection" in answer.headers]
+    assert envoy.stats("^http.podium.downstream_cx_total$") == before
+
+
+def test_buckets_outlive_a_change_of_routes_and_the_limits_of_others() -> None:
+    named = {kind: next(name for name in NAMES if held_for(name, ONCE).kind == kind) for kind in LIMITS}
+    apart, beside = (
+        named[LIMITS[0]],
+        [name for name in NAMES if held_for(name, ONCE).kind == held_for("kept").kind],
+    )
+    assert held_for("kept").kind != LIMITS[0], "the first document is that of others here"
+    with upstreams() as replicas, one_envoy(concurrency=2) as envoy:
+        clusters = [cluster(arm_of("model", replicas.start("model")))]
+        table = [limit_route("kept"), a_route("/free", live("model"))]
+        envoy.start(table, clusters, held=[held_for("kept")])
+        assert codes(envoy, "/kept", 4) == [200, 200, 200, 429]
+        for number in range(3):
+            # As a rollout's new revision or somebody else's Route: the table is another one, this route too.
+            changed = limit_route("kept") | {"response_headers_to_add": [_header("x-turn", str(number))]}
+            envoy.write(
+                [changed, a_route(f"/new/{number}", live("model"))], clusters, held=[held_for("kept")]
+            )
+            assert until(lambda: codes(envoy, f"/new/{number}", 1) == [200], 30)  # noqa: B023
+            assert codes(envoy, "/kept", 2) == [429, 429]
+        # Somebody else's limit, in another document.
+        envoy.write(table, clusters, held=[held_for("kept"), held_for(apart, ONCE)])
+        loaded(envoy, LIMITS[0])
+        assert codes(envoy, "/kept", 2) == [429, 429]
+        # In the same document: all that is in it begins anew, and is the limit that it was.
+        envoy.write(table, clusters, held=[held_for("kept"), held_for(beside[0], ONCE)])
+        loaded(envoy, held_for("kept").kind)
+        assert codes(envoy, "/kept", 4) == [200, 200, 200, 429]
+        # Its own.
+        wider = {"route": {"requests": 9, **HOUR}, "perCaller": {"requests": 5, **HOUR}}
+        envoy.write(table, clusters, held=[held_for("kept", wider)])
+        loaded(envoy, held_for("kept").kind)
+        assert codes(envoy, "/kept", 6) == [200] * 5 + [429]
+
+
 def test_a_callers_name_is_that_of_its_token() -> None:
     signer = Signer()
     rules = AccessRules.parse(signer.access())
     routes = [{**route, "match": {"prefix": f"/v2/models{route['match']['prefix']}"}} for route in ROUTES]
     with upstreams() as replicas, one_envoy(concurrency=2) as envoy:
         model = replicas.start("model")
-        envoy.start(routes, [cluster(arm_of("model", model))], rules)
+        envoy.start(routes, [cluster(arm_of("model", model))], rules, HELD)
 
         def asked(name: str, times: int, path: str = "each") -> list[int]:
             # Each time another token of the same caller.
@@ -145,11 +233,12 @@ def test_a_callers_name_is_that_of_its_token() -> None:
 
 
 def test_all_protocols_of_a_route_take_from_its_bucket() -> None:
-    limit = limits(Limits.model_validate({"route": {"requests": 3, **HOUR}}), "default", "churn")
-    routes = [a_route("/v2/models/churn", live("model"), typed_per_filter_config=limit)]
+    wish = {"route": {"requests": 3, **HOUR}}
+    limit = limited(Limits.model_validate(wish), "default", "churn")
+    routes = [a_route("/v2/models/churn", live("model"), **limit)]
     with upstreams() as replicas, one_envoy() as envoy:
         model = replicas.start("model")
-        envoy.start(routes, [cluster(arm_of("model", model))])
+        envoy.start(routes, [cluster(arm_of("model", model))], held=[held_for("churn", wish)])
         base = f"http://127.0.0.1:{envoy.settings.port}"
 
         def call() -> httpx.Response:
@@ -170,3 +259,7 @@ def test_all_protocols_of_a_route_take_from_its_bucket() -> None:
         assert (refused.status_code, refused.headers["grpc-status"]) == (200, "8")
         assert "limit of requests" in refused.headers["grpc-message"]
         assert len(model.got) == 3
+
+
+def _header(name: str, value: str) -> dict[str, Any]:
+    return {"header": {"key": name, "value": value}}

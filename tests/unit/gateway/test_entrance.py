@@ -11,7 +11,7 @@ from podium.gateway.admin import Admin
 from podium.gateway.envoy_log import EnvoyLog
 from podium.gateway.files import WatchedFiles
 from podium.gateway.loader import Loader
-from podium.gateway.render import fallback, limits, protection
+from podium.gateway.render import fallback, health, limits, protection
 from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import document, fragment
 from podium.gateway.render.entrance import alike, entrances
@@ -35,11 +35,13 @@ def test_all_that_is_off_is_on_for_who_comes_by_an_entrance(settings: GatewaySet
     own = json.loads(listener(settings).content)["resources"][0]
     filters = own["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
     off = {one["name"] for one in filters if one.get("disabled")}
-    assert off >= {"podium.grpc.naming", "podium.v1", "podium.streams", limits.FILTER, fallback.FILTER}
+    assert off >= {"podium.grpc.naming", "podium.v1", "podium.streams", *limits.ON, fallback.FILTER}
     # Whoever comes in passes before anything that is not off looks at the route.
-    assert [one["name"] for one in filters][:2] == [NOTE, AGAIN]
+    names = [one["name"] for one in filters]
+    assert names[names.index(NOTE) + 1] == AGAIN
+    assert set(names[: names.index(NOTE)]) <= off
     for route in entrances():
-        assert set(route["typed_per_filter_config"]) == off
+        assert set(route["typed_per_filter_config"]) == off - set(health.ON)
         assert route["match"]["dynamic_metadata"][0]["invert"] is True
     table = json.loads(route_table([entry_routes(entry())], configured=True, version="0").content)
     routes = table["resources"][0]["virtual_hosts"][0]["routes"]
@@ -47,17 +49,18 @@ def test_all_that_is_off_is_on_for_who_comes_by_an_entrance(settings: GatewaySet
 
 
 def test_the_rules_of_a_route_have_the_same_filters_on() -> None:
-    limit, answer = {limits.FILTER: {"limit": 1}}, {fallback.FILTER: {"answer": 1}}
+    name, settings = next(iter(limits.ON.items()))
+    limit, answer = {name: settings}, {fallback.FILTER: {"answer": 1}}
     routes: list[dict[str, Any]] = [
         {"match": 1, "typed_per_filter_config": {**limit, "envoy.filters.http.buffer": {}}},
         {"match": 2, "typed_per_filter_config": answer},
         {"match": 3},
     ]
     first, second, third = (route["typed_per_filter_config"] for route in alike(routes))
-    assert set(first) == {limits.FILTER, fallback.FILTER, "envoy.filters.http.buffer"}
-    assert set(second) == set(third) == {limits.FILTER, fallback.FILTER}
-    assert first[limits.FILTER] == {"limit": 1} and second[fallback.FILTER] == {"answer": 1}
-    assert third == {**limits.ON, **fallback.ON}
+    assert set(first) == {name, fallback.FILTER, "envoy.filters.http.buffer"}
+    assert set(second) == set(third) == {name, fallback.FILTER}
+    assert second[fallback.FILTER] == {"answer": 1}
+    assert third == {**limit, **fallback.ON}
     adaptive = {"match": 4, "typed_per_filter_config": {protection.FILTER: {}}}
     assert alike([adaptive, {"match": 5}])[1]["typed_per_filter_config"] == protection.ON
     assert alike([{"match": 6}]) == [{"match": 6}], "nothing where nothing is limited"

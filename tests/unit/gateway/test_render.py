@@ -19,11 +19,12 @@ from podium.gateway.render.bootstrap import bootstrap
 from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import document, fragment
 from podium.gateway.render.grpc import SERVICE
+from podium.gateway.render.limits import limits_document
 from podium.gateway.render.listener import listener
 from podium.gateway.render.read_back import clusters_of, entries_of, is_configured, resources_of
 from podium.gateway.render.routes import DEFAULT_MAX_BODY, entry_routes, route_table
 from podium.gateway.render.weights import over, read_weights, weights_document, weights_of
-from podium.gateway.settings import GatewaySettings
+from podium.gateway.settings import LIMITS, GatewaySettings
 from podium.planning.routing import WHOLE, Arm, RouteEntry
 from podium.resources.errors import InvalidInput
 
@@ -124,9 +125,10 @@ def test_calls_take_the_routes_that_requests_take(tmp_path: Path) -> None:
     names = [item["name"] for item in filters]
     # Before the tokens are looked at, the path says which Deployment a call is for; no message is read before that.
     assert names == [
-        "podium.entrance.note", "podium.entrance.again", "podium.grpc.naming", "podium.v1",
+        "envoy.filters.http.health_check", "podium.entrance.note", "podium.entrance.again", "podium.grpc.naming",
+        "podium.v1",
         "podium.streams", "podium.tokens", "podium.place", "podium.revoked", "podium.access",
-        "envoy.filters.http.local_ratelimit", "envoy.filters.http.custom_response", "envoy.filters.http.buffer",
+        "envoy.filters.http.custom_response", "envoy.filters.http.buffer", *(f"podium.{kind}" for kind in LIMITS),
         "podium.adaptive", "envoy.filters.http.grpc_http1_reverse_bridge", "podium.grpc.bridging",
         "envoy.filters.http.router",
     ]  # fmt: skip
@@ -307,12 +309,14 @@ def test_envoy_takes_whatever_specs_allow(tmp_path: Path, found: list[Wish], gon
     # Validation reads no watched files: what would come from them is put in its place.
     del manager["rds"]
     manager["route_config"] = {key: value for key, value in table["resources"][0].items() if key != "@type"}
+    held = [piece.buckets for piece in pieces if piece.buckets is not None]
     delivered = {
         config["name"]: config["typed_config"]
         for content in (
             tokens(rules),
             revoked(rules),
             access(rules, [wish.entry.workspace for wish in found]),
+            *(limits_document(kind, held) for kind in LIMITS),
         )
         for config in json.loads(content.content)["resources"]
     }

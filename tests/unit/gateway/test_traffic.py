@@ -6,7 +6,7 @@ import pytest
 
 from podium.gateway.render.attempts import clusters_of
 from podium.gateway.render.document import fragment
-from podium.gateway.render.limits import limits
+from podium.gateway.render.limits import limited
 from podium.gateway.render.protection import breakers, outliers
 from podium.gateway.render.traffic import stages_of, standing_in, with_traffic
 from podium.planning.routes import CascadePlan, FallbackPlan, RoutePlan, RulePlan
@@ -189,7 +189,8 @@ def test_what_envoy_answers_itself_has_limits_and_the_declared_answer_too() -> N
     wish = Limits.model_validate({"route": {"requests": 5}, "adaptive": {}})
     route = with_traffic({"match": {}, "direct_response": {"status": 503}}, plan_of(made, limits=wish), made)
     assert set(route["typed_per_filter_config"]) == {
-        "envoy.filters.http.local_ratelimit", "envoy.filters.http.custom_response", "podium.adaptive",
+        *limited(wish, "default", "public")["typed_per_filter_config"], "envoy.filters.http.custom_response",
+        "podium.adaptive",
     }  # fmt: skip
 
 
@@ -207,13 +208,6 @@ def test_copies_have_their_own_share_each() -> None:
     policies = action_of(made)["request_mirror_policies"]
     assert [one["cluster"] for one in policies] == ["default_b-00001_shadow", "default_c-00001_shadow"]
     assert [one["runtime_fraction"]["default_value"]["numerator"] for one in policies] == [2500, 10_000]
-
-
-def test_a_limit_of_callers_alone_limits_nobody_together() -> None:
-    (config,) = limits(Limits.model_validate({"perCaller": {"requests": 3}}), "team", "public").values()
-    assert config["token_bucket"]["max_tokens"] > 10**9
-    assert config["stat_prefix"] == "limit.team_public"
-    assert config["max_dynamic_descriptors"] == 1000
 
 
 def test_breakers_are_out_of_the_way_until_they_are_wished_for() -> None:
@@ -235,7 +229,7 @@ def test_breakers_are_out_of_the_way_until_they_are_wished_for() -> None:
     [
         (rule(SMALL, cascade=TO_BIG), {}, 1300),
         (rule(SMALL, fallback=to_next("b")), {}, 1100),
-        (rule(SMALL), {"limits": Limits.model_validate({"perCaller": {"requests": 3}})}, 1200),
+        (rule(SMALL), {"limits": Limits.model_validate({"perCaller": {"requests": 3}})}, 600),
         (rule(SMALL, shadows=((arm("b", 0, "shadow"), 2500),)), {}, 500),
         (rule(SMALL), {"retries": Retries(attempts=1)}, 450),
     ],

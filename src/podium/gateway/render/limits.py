@@ -1,74 +1,158 @@
-"""How many requests a route lets through, as a filter that counts in this Envoy. Called by `rules` and `listener`.
+"""How many requests a Route lets through, as filters that count in this Envoy.
 
-One bucket for all and one per caller, shared by all of Envoy's threads, in the order: caller, then all. Each rule of a
-Route has its own (two, if it is sticky by a cookie: with the cookie and without), and each gateway counts for itself. A
-change of the route table fills every bucket: Envoy makes the limits of all routes anew then.
+The buckets are in filters of the listener, each with settings that come by themselves (ECDS), and not in the route
+table: a change of routes makes all that it holds anew, and a bucket that is made anew is full. A route only names its
+Route in its metadata and switches the filter on; the filter finds the Route's buckets by that name. So all routes of a
+Route share them, and they are made anew with the gateway, or with the document that they stand in: for that there are
+several, and the Route's name says which is its own.
 
-What is turned away is answered 429 here and reaches no cluster, so no error count and no canary sees it; it is counted
-as `limit.WORKSPACE_ROUTE.http_local_rate_limit.rate_limited`.
+Called by `traffic`, `listener` and `loader`.
+
+What is turned away is answered 429 here and reaches no cluster, so no error count and no canary sees it; `turned_away`
+counts it.
 """
 
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from podium.gateway.render.access import CALLER_HEADER
-from podium.gateway.render.document import seconds, typed
+from podium.gateway.render.document import Document, document, fragment, seconds, typed
+from podium.gateway.settings import LIMITS
 from podium.resources.traffic import Limits, RateLimit
 
-FILTER = "envoy.filters.http.local_ratelimit"
+FILTER = "podium.limits"
 _TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
-_CALLER, _NOBODY, _ADDRESS = "caller", "nobody", "remote_address"
+FILTERS = {kind: (f"podium.{kind}", _TYPE) for kind in LIMITS}
+"""kind of document -> the filter's name and type."""
+TURNED_AWAY = "podium.limited"
+_MOST_COUNTERS = 10_000
+"""One per Route that has turned somebody away; each takes about 200 bytes."""
+_ROUTE, _CALLER, _NOBODY, _ADDRESS = "route", "caller", "nobody", "remote_address"
+_ALL, _EACH = "all", "each"
+"""What a route notes about its Route's limits: the name, under each kind of limit that there is."""
+_EXTENSION = "envoy.config.core.v3.TypedExtensionConfig"
 _ALWAYS = {"default_value": {"numerator": 100}}
 _LEAST_INTERVAL = 0.05
 """Seconds; Envoy fills no bucket more often."""
-_ENDLESS = {"max_tokens": 2**32 - 1, "tokens_per_fill": 2**32 - 1, "fill_interval": seconds(_LEAST_INTERVAL)}
-"""Envoy wants a bucket for all, also where only callers are counted."""
+_NAME = re.compile(r"(?P<workspace>[^/]+)/(?P<route>.+)")
+
+ON = {name: typed("envoy.config.route.v3.FilterConfig", config={}) for name, _ in FILTERS.values()}
+"""For a route's `typed_per_filter_config`: that the filters are on."""
 
 
-ON = {FILTER: typed(_TYPE, stat_prefix="podium", token_bucket=_ENDLESS)}
-"""For a route's `typed_per_filter_config`: that the filter is on, without a limit of this route."""
+@dataclass(frozen=True)
+class Buckets:
+    """What one Route adds to the document `kind`. `callers`: how many are told apart at least."""
+
+    kind: str
+    callers: int
+    descriptors: tuple[bytes, ...]
 
 
-def limiting() -> dict[str, Any]:
-    """The filter in the listener, which lets everything through; a route's own settings take its place."""
-    return {"name": FILTER, "typed_config": typed(_TYPE, stat_prefix="podium")}
-
-
-def limits(limits: Limits | None, workspace: str, route: str) -> dict[str, Any]:
-    """For the route's `typed_per_filter_config`: one entry, or none where nothing is limited.
-
-    Answers bear Envoy's `x-ratelimit-limit`, `-remaining` and `-reset` (draft 03 of the IETF's RateLimit fields, with
-    their old names), and 429 has `retry-after` in seconds.
-    """
-    if limits is None or (limits.route is None and limits.per_caller is None):
-        return {}
-    more: dict[str, Any] = {}
+def buckets(limits: Limits | None, workspace: str, route: str) -> Buckets | None:
+    """The Route's buckets; None where nothing is limited."""
+    if limits is None or not _limited(limits):
+        return None
+    named = {"key": _ROUTE, "value": _name(workspace, route)}
+    found: list[dict[str, Any]] = []
+    if limits.route is not None:
+        found.append({"entries": [named], "token_bucket": _bucket(limits.route)})
     if limits.per_caller is not None:
         bucket = _bucket(limits.per_caller)
-        more = {
-            "rate_limits": _WHO,
-            "descriptors": [
-                {"entries": [{"key": _CALLER}], "token_bucket": bucket},
-                {"entries": [{"key": _NOBODY, "value": "true"}, {"key": _ADDRESS}], "token_bucket": bucket},
-            ],
-            "max_dynamic_descriptors": limits.callers,
-        }
+        # An entry without a value: a bucket for each value there is.
+        found.append({"entries": [named, {"key": _CALLER}], "token_bucket": bucket})
+        nobody = [{"key": _NOBODY, "value": "true"}, {"key": _ADDRESS}, named]
+        found.append({"entries": nobody, "token_bucket": bucket})
+    callers = limits.callers if limits.per_caller is not None else 1
+    return Buckets(_kind(workspace, route), callers, tuple(fragment(one) for one in found))
+
+
+def limits_document(kind: str, held: Iterable[Buckets]) -> Document:
+    """The settings of one filter: the buckets of all Routes that are in it.
+
+    Answers bear Envoy's `x-ratelimit-limit`, `-remaining` and `-reset` (draft 03 of the IETF's RateLimit fields, with
+    their old names), and 429 has `retry-after` in seconds. Of two buckets Envoy takes from the one first that fills
+    more slowly, in a tie from the caller's: who is refused there takes nothing from the other.
+    """
+    own = [one for one in held if one.kind == kind]
     settings = typed(
         _TYPE,
-        # '_' cannot occur in a name, and a '.' would be one more level.
-        stat_prefix=f"limit.{workspace}_{route}",
-        token_bucket=_ENDLESS if limits.route is None else _bucket(limits.route),
+        stat_prefix=f"podium.{kind}",
+        rate_limits=_WHOSE,
+        descriptors=[orjson.loads(one) for one in sorted(one for held in own for one in held.descriptors)],
+        max_dynamic_descriptors=max((one.callers for one in own), default=1),
         filter_enabled=_ALWAYS,
         filter_enforced=_ALWAYS,
         enable_x_ratelimit_headers="DRAFT_VERSION_03",
         enable_retry_after_header=True,
         rate_limited_as_resource_exhausted=True,
-        **more,
     )
-    return {FILTER: settings}
+    name, _ = FILTERS[kind]
+    return document([fragment(typed(_EXTENSION, name=name, typed_config=settings))])
 
 
-_WHO = [
-    {"actions": [{"request_headers": {"header_name": CALLER_HEADER, "descriptor_key": _CALLER}}]},
+def read_buckets(kind: str, content: bytes) -> dict[tuple[str, str], Buckets]:
+    """(workspace, Route's name) -> its buckets in a document that an agent before this one wrote."""
+    settings = orjson.loads(content)["resources"][0]["typed_config"]
+    found: dict[tuple[str, str], list[bytes]] = {}
+    for one in settings.get("descriptors", ()):
+        values = [entry.get("value", "") for entry in one["entries"] if entry["key"] == _ROUTE]
+        named = _NAME.fullmatch(values[0]) if values else None
+        if named is not None:
+            found.setdefault((named["workspace"], named["route"]), []).append(fragment(one))
+    callers = int(settings["max_dynamic_descriptors"])
+    return {key: Buckets(kind, callers, tuple(own)) for key, own in found.items()}
+
+
+def limited(limits: Limits | None, workspace: str, route: str) -> dict[str, Any]:
+    """For a rendered route: `metadata` that names its Route, and `typed_per_filter_config` that has the filter on; or
+    nothing. Neither says how many requests: another limit changes no route."""
+    if limits is None or not _limited(limits):
+        return {}
+    name, _ = FILTERS[_kind(workspace, route)]
+    kinds = {_ALL: limits.route, _EACH: limits.per_caller}
+    noted = {kind: _name(workspace, route) for kind, limit in kinds.items() if limit is not None}
+    return {
+        "metadata": {"filter_metadata": {FILTER: noted}},
+        "typed_per_filter_config": {name: ON[name]},
+    }
+
+
+def turned_away() -> dict[str, Any]:
+    """An access logger of the listener that counts what the limits refuse, by Route: `podium.limited.requests`."""
+    counter = {
+        "stat": {"name": "requests", "tags": [{"name": "route", "value_format": "%ROUTE_NAME%"}]},
+        "value_fixed": 1,
+    }
+    return {
+        "name": TURNED_AWAY,
+        "filter": {"response_flag_filter": {"flags": ["RL"]}},
+        "typed_config": typed(
+            "envoy.extensions.access_loggers.stats.v3.Config",
+            stats_scope={"prefix": TURNED_AWAY, "max_counters": _MOST_COUNTERS},
+            counters=[counter],
+        ),
+    }
+
+
+def _noted(kind: str) -> dict[str, Any]:
+    """The action that tells the Route's name, where the route notes it under this kind of limit."""
+    place = {"key": FILTER, "path": [{"key": kind}]}
+    return {"metadata": {"descriptor_key": _ROUTE, "source": "ROUTE_ENTRY", "metadata_key": place}}
+
+
+_WHOSE = [
+    {
+        "actions": [
+            _noted(_EACH),
+            {"request_headers": {"header_name": CALLER_HEADER, "descriptor_key": _CALLER}},
+        ]
+    },
     # Without a name: by address. Envoy takes it from the connection, so no client chooses it.
     {
         "actions": [
@@ -81,10 +165,25 @@ _WHO = [
                 }
             },
             {"remote_address": {}},
+            _noted(_EACH),
         ]
     },
+    {"actions": [_noted(_ALL)]},
 ]
-"""One of the two makes a descriptor of each request: whose bucket it takes from."""
+"""Whose buckets a request takes from: one of the first two, and the third. What finds nothing to say is left out."""
+
+
+def _limited(limits: Limits) -> bool:
+    return limits.route is not None or limits.per_caller is not None
+
+
+def _name(workspace: str, route: str) -> str:
+    return f"{workspace}/{route}"
+
+
+def _kind(workspace: str, route: str) -> str:
+    """The document that this Route's buckets are in: the same at each gateway and after each restart."""
+    return LIMITS[zlib.crc32(_name(workspace, route).encode()) % len(LIMITS)]
 
 
 def _bucket(limit: RateLimit) -> dict[str, Any]:

@@ -10,7 +10,16 @@ from podium.gateway.render.document import Document, document, fragment, typed
 from podium.gateway.render.mirror import RECORD_HEADER, SHADOW_HEADER
 from podium.gateway.render.problem import local_replies
 from podium.gateway.render.routes import DEFAULT_MAX_BODY, ROUTE_TABLE
-from podium.gateway.settings import ACCESS, CERTIFICATES, REVOKED, ROUTES, TOKENS, GatewaySettings, Layout
+from podium.gateway.settings import (
+    ACCESS,
+    CERTIFICATES,
+    LIMITS,
+    REVOKED,
+    ROUTES,
+    TOKENS,
+    GatewaySettings,
+    Layout,
+)
 
 STAT_PREFIX = "podium"
 """Statistics of the listener's side are `http.podium.*`."""
@@ -69,7 +78,7 @@ def _manager(settings: GatewaySettings) -> dict[str, Any]:
         codec_type="AUTO",
         http2_protocol_options=_HTTP2,
         rds={"route_config_name": ROUTE_TABLE, "config_source": watched(settings.layout, ROUTES)},
-        access_log=counting(),
+        access_log=[*counting(), limits.turned_away()],
         http_filters=_filters(settings),
         local_reply_config=local_replies(),
         server_name="podium",
@@ -116,8 +125,10 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
         placing(),
         _delivered(settings, REVOKED),
         _delivered(settings, ACCESS),
-        *entrance.off(limits.limiting(), fallback.answering()),
+        *entrance.off(fallback.answering()),
         {"name": "envoy.filters.http.buffer", "typed_config": buffer},
+        # Behind the buffer: a request that is refused before it has come in whole costs the client its connection.
+        *entrance.off(*(_delivered(settings, kind) for kind in LIMITS)),
         *entrance.off(protection.adapting(), *grpc.bridging()),
         {
             "name": "envoy.filters.http.router",
@@ -128,7 +139,7 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
 
 def _delivered(settings: GatewaySettings, kind: str) -> dict[str, Any]:
     """A filter whose configuration comes by itself."""
-    name, type_name = FILTERS[kind]
+    name, type_name = (FILTERS | limits.FILTERS)[kind]
     return {
         "name": name,
         "config_discovery": {

@@ -9,7 +9,7 @@ from typing import Any
 from podium.gateway.render.attempts import Share, attempts
 from podium.gateway.render.cascade import asking
 from podium.gateway.render.fallback import answer, telling
-from podium.gateway.render.limits import limits
+from podium.gateway.render.limits import limited
 from podium.gateway.render.mirror import mirroring, recorded
 from podium.gateway.render.protection import adaptive
 from podium.planning.routes import RoutePlan, RulePlan
@@ -42,12 +42,13 @@ def with_traffic(route: dict[str, Any], plan: RoutePlan, rule: RulePlan) -> dict
     """The route with everything that the plan says about repeats, other Deployments, copies, limits and the declared
     answer. A route without an action (a `direct_response`) gets what applies to it: limits and the declared answer."""
     fallback = rule.fallback.settings if rule.fallback is not None else None
+    counted = limited(plan.limits, plan.workspace, plan.route)
     filters = {
-        **limits(plan.limits, plan.workspace, plan.route),
+        **counted.pop("typed_per_filter_config", {}),
         **adaptive(plan.limits.adaptive if plan.limits is not None else None),
         **answer(fallback),
     }
-    made = dict(route)
+    made = {**route, **counted}
     if filters:
         made["typed_per_filter_config"] = {**made.get("typed_per_filter_config", {}), **filters}
     if "route" not in made:
