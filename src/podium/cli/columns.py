@@ -55,6 +55,18 @@ def _ready_of_deployment(document: Mapping[str, Any]) -> str:
     return f"{dig(document, 'status.readyReplicas') or 0}/{dig(document, 'status.scaling.desired') or 0} (max {most})"
 
 
+def _of_quota(thing: str) -> Cell:
+    """`12/20`: asked for, of how many it may be; empty without such a quota."""
+
+    def cell(document: Mapping[str, Any]) -> str:
+        allowed, used = dig(document, f"spec.quota.{thing}"), dig(document, f"status.used.{thing}")
+        if allowed is None:
+            return ""
+        return f"{allowed}" if used is None else f"{used}/{allowed}"
+
+    return cell
+
+
 def _aliases(document: Mapping[str, Any]) -> str:
     aliases = dig(document, "status.aliases") or {}
     return ", ".join(f"{alias}={version}" for alias, version in sorted(aliases.items()))
@@ -116,7 +128,7 @@ _NAME, _AGE = Column("NAME", at("metadata.name")), Column("AGE", _age)
 _MESSAGE = Column("MESSAGE", _message)
 _COLUMNS: Mapping[str, Sequence[Column]] = {
     "Workspace": (
-        _NAME, Column("REPLICAS", at("spec.quota.replicas")), Column("MEMORY", at("spec.quota.memory")),
+        _NAME, Column("REPLICAS", _of_quota("replicas")), Column("MEMORY", _of_quota("memory")),
         Column("DESCRIPTION", at("spec.description")), _AGE,
     ),
     "Model": (

@@ -1,14 +1,15 @@
-"""Whether a Deployment fits into its workspace's quota. Called by the API when one is applied.
+"""Whether a Deployment fits into its workspace's quota, and how much of that is used. Called by the API when a
+Deployment is applied and when a Workspace is read.
 
 What counts is what Deployments may ask for: `replicas` (with scaling: its `max` and its warm ones), and that number
-x `resources.memory`. A rollout, during which both
-revisions run, is not counted twice: a quota would otherwise keep a team from mending its model.
+x `resources.memory`. A rollout, during which both revisions run, is not counted twice: a quota would otherwise keep a team from mending its model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from podium.resources.deployment import DeploymentSpec
-from podium.resources.model import Quota
+from podium.resources.kinds import Deployment
+from podium.resources.model import Quota, QuotaUse
 from podium.resources.quantities import format_size
 
 _SHOWN = 5
@@ -41,6 +42,17 @@ def over_quota(
                 f"have {written(allowed)}, so this is {written(total - allowed)} over"
             )
     return None
+
+
+def quota_use(deployments: Iterable[Deployment]) -> QuotaUse:
+    """What these Deployments of one workspace ask for together; those that are being deleted no longer do."""
+    counted = [one for one in deployments if one.metadata.deletion_requested_at is None]
+    return QuotaUse(
+        replicas=sum(_replicas(one.spec) for one in counted),
+        memory=sum(_memory(one.spec) for one in counted),
+        deployments=len(counted),
+        ready_replicas=sum(one.status.ready_replicas for one in counted),
+    )
 
 
 def _replicas(spec: DeploymentSpec) -> int:

@@ -28,8 +28,24 @@ class WorkspaceSpec(Spec):
     """Looked at when a Deployment is applied; what is there when it is lowered stays as it is."""
 
 
+class QuotaUse(Status):
+    """What the Deployments of a workspace ask for together, as its quota counts it: with scaling `max` and `warm`, and
+    none of those that are being deleted."""
+
+    replicas: int = 0
+    memory: Size = 0
+    """In bytes."""
+    deployments: int = 0
+    """That it is the sum of."""
+    ready_replicas: int = 0
+    """That run and answer now; a rollout's second revision is among them, and may bring them over `replicas`."""
+
+
 class WorkspaceStatus(Status):
-    """Nothing is observed of a workspace yet."""
+    """Nothing of it is kept: the API reckons it at each read."""
+
+    used: QuotaUse | None = None
+    """None without a quota, and in what a watch tells: other objects than the workspace change it."""
 
 
 class ModelSpec(Spec):

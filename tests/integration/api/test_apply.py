@@ -319,7 +319,12 @@ def test_a_workspace_s_quota_says_which_and_by_how_much(churn: ApiServer) -> Non
     assert http.get("/api/v1/workspaces/default/deployments/b").status_code == httpx.codes.NOT_FOUND
     assert http.post("/api/v1/apply?dryRun=true", json=deployment("b", replicas=3)).status_code == 409
     assert ask("b", 2).status_code == httpx.codes.CREATED
+    assert http.get("/api/v1/workspaces/default").json()["status"]["used"] == {
+        "replicas": 5, "memory": "10Gi", "deployments": 2, "readyReplicas": 0,
+    }  # fmt: skip
     quota(replicas=2, memory="1Gi")
+    (listed,) = http.get("/api/v1/workspaces").json()["items"]
+    assert (listed["status"]["used"]["replicas"], listed["spec"]["quota"]["replicas"]) == (5, 2)
     assert ask("a", 2).status_code == httpx.codes.OK, "over the lowered quota, and shrinking"
     assert ask("a", 3).status_code == httpx.codes.CONFLICT
     # Of two that each would take the last place, one gets it.

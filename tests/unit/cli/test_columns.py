@@ -32,3 +32,20 @@ def shown(document: dict[str, Any], title: str) -> object:
 )
 def test_how_many_are_ready_of_how_many(spec: dict[str, Any], status: dict[str, Any], cell: str) -> None:
     assert shown({"metadata": {"name": "churn"}, "spec": spec, "status": status}, "READY") == cell
+
+
+@pytest.mark.parametrize(
+    ("quota", "used", "cells"),
+    [
+        ({}, None, ("", "")),
+        ({"replicas": 20, "memory": None}, {"replicas": 12, "memory": "24Gi"}, ("12/20", "")),
+        ({"replicas": 20, "memory": "64Gi"}, {"replicas": 0, "memory": "0"}, ("0/20", "0/64Gi")),
+        ({"replicas": 20, "memory": "64Gi"}, None, ("20", "64Gi")),
+    ],
+)
+def test_how_much_of_a_quota_is_used(
+    quota: dict[str, Any], used: dict[str, Any] | None, cells: tuple[str, str]
+) -> None:
+    document = {"metadata": {"name": "team"}, "spec": {"quota": quota}, "status": {"used": used}}
+    (row,) = rows_of(columns_of("Workspace"), [document])
+    assert tuple(row[1:3]) == cells

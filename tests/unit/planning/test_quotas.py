@@ -1,12 +1,17 @@
 """Quotas of a workspace: who is refused, by how much, and who never is."""
 
+import datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podium.planning.quotas import over_quota
-from podium.resources.deployment import DeploymentSpec
-from podium.resources.model import Quota
+from podium.planning.quotas import over_quota, quota_use
+from podium.resources.deployment import DeploymentSpec, DeploymentStatus
+from podium.resources.kinds import Deployment
+from podium.resources.model import Quota, QuotaUse
+from podium.resources.scaling import Scaling
+from podium.resources.shape import Metadata, Resource
 
 GIB = 2**30
 
@@ -60,3 +65,23 @@ def test_who_asks_for_no_more_is_never_refused_and_who_fits_neither(
 def test_a_quota_is_checked(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Quota.model_validate(wrong)
+
+
+def deployed(name: str, spec: DeploymentSpec, ready: int, *, deleted: bool = False) -> Deployment:
+    at = datetime.datetime(2026, 3, 1, tzinfo=datetime.UTC) if deleted else None
+    metadata = Metadata(name=name, workspace="default", deletion_requested_at=at)
+    return Resource(
+        kind="Deployment", metadata=metadata, spec=spec, status=DeploymentStatus(ready_replicas=ready)
+    )
+
+
+def test_what_is_used_is_what_the_quota_counts() -> None:
+    scaled = wish(1, "512Mi").model_copy(update={"scaling": Scaling.model_validate({"max": 4, "warm": 2})})
+    some = [deployed("a", wish(3), 2), deployed("b", scaled, 1), deployed("gone", wish(9), 1, deleted=True)]
+    assert quota_use(some) == QuotaUse(replicas=9, memory=6 * GIB, deployments=2, ready_replicas=3)
+    assert quota_use([]) == QuotaUse()
+    quota = Quota(replicas=9)
+    assert (
+        over_quota(quota, "c", None, wish(1), {one.metadata.name: one.spec for one in some[:2]}) is not None
+    )
+    assert over_quota(quota, "c", None, wish(0), {one.metadata.name: one.spec for one in some[:2]}) is None

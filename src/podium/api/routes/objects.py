@@ -11,8 +11,10 @@ from podium.api.parameters import Continue, FieldSelector, LabelSelector, Limit,
 from podium.api.problems import described
 from podium.api.services import Services, services_of
 from podium.api.wire import JSON
+from podium.planning.quotas import quota_use
 from podium.resources.errors import InvalidInput, Issue
 from podium.resources.kinds import KINDS, AnyResource, Kind
+from podium.resources.model import Quota, WorkspaceStatus
 from podium.resources.shape import DEFAULT_WORKSPACE
 from podium.store import Page, Read
 
@@ -30,6 +32,15 @@ def router() -> APIRouter:
         else:
             _add_kind(routes, kind)
     return routes
+
+
+def _with_use(tx: Read, workspace: AnyResource) -> AnyResource:
+    """With what its Deployments take of its quota, if it has one. Reckoned here and kept nowhere: it would have to be
+    written again with every change of any of them."""
+    if workspace.spec.quota == Quota():
+        return workspace
+    deployments = tx.list("Deployment", workspace=workspace.metadata.name).items
+    return workspace.model_copy(update={"status": WorkspaceStatus(used=quota_use(deployments))})
 
 
 def _add_kind(routes: APIRouter, kind: Kind) -> None:
@@ -120,11 +131,12 @@ def _add_tenants(routes: APIRouter, kind: Kind) -> None:
     ) -> JSON:
         with services.store.read() as tx:
             page = tx.list(kind.name, labels=labels, fields=fields, limit=limit, after=after)
-        return _page(page, [item for item in page.items if caller.may_enter(item.metadata.name)])
+            seen = [_with_use(tx, item) for item in page.items if caller.may_enter(item.metadata.name)]
+        return _page(page, seen)
 
     def get_workspace(caller: ReaderHere, services: App, workspace: WorkspaceName) -> JSON:
         with services.store.read() as tx:
-            return JSON(tx.get(kind.name, DEFAULT_WORKSPACE, workspace).document())
+            return JSON(_with_use(tx, tx.get(kind.name, DEFAULT_WORKSPACE, workspace)).document())
 
     def delete_workspace(
         caller: Writer, services: App, workspace: WorkspaceName, resource_version: ResourceVersion = None
