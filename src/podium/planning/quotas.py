@@ -2,7 +2,8 @@
 Deployment is applied and when a Workspace is read.
 
 What counts is what Deployments may ask for: `replicas` (with scaling: its `max` and its warm ones), and that number
-x `resources.memory`. A rollout, during which both revisions run, is not counted twice: a quota would otherwise keep a team from mending its model.
+x `resources.memory`. A rollout, during which both revisions run, is not counted twice: a quota would otherwise keep a
+team from mending its model.
 """
 
 from collections.abc import Callable, Iterable, Mapping
