@@ -160,6 +160,10 @@ class Admin:
         """No new connection is taken; requests under way, and those that come on open connections, go on."""
         await self._post("/drain_listeners")
 
+    async def reopen_logs(self) -> None:
+        """Files that Envoy writes about requests are opened anew by their names, within its flush interval."""
+        await self._post("/reopen_logs")
+
     async def _get(self, path: str, query: Mapping[str, str]) -> httpx.Response:
         # The first try may meet a connection of the Envoy before this one.
         with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):

@@ -21,6 +21,7 @@ from podium.gateway.feed import Feed, Reporter
 from podium.gateway.files import WatchedFiles
 from podium.gateway.fleet import Fleet, Key, Wish, route_name
 from podium.gateway.loader import Loader, RefusedByEnvoy
+from podium.gateway.record import Record
 from podium.gateway.render.access import AccessRules
 from podium.gateway.reporting import Reporting, longer
 from podium.gateway.settings import KINDS, CertificateFiles, GatewaySettings
@@ -62,6 +63,8 @@ class Agent:
         )
         self._reports.gives_way = gives_way
         self._certificate = _watched(settings.certificate)
+        self._record = Record(settings, self._admin)
+        self._listener_refused = ""
         self._work = asyncio.Event()
         self._access_due = asyncio.Event()
         self._serving = self._reports.serving
@@ -119,6 +122,7 @@ class Agent:
         finally:
             if self._stop_envoy:
                 await self._envoy.stop(self._settings.drain)
+            self._record.close()
             self._envoy.close()
             await self._admin.close()
 
@@ -137,7 +141,7 @@ class Agent:
             await self._settle_adopted()
         else:
             self._restore_unconfirmed()
-        self._loader.adopt_files()
+        self._loader.adopt_files(recording=self._record.hold())
         if not adopted:
             await self._envoy.start()
         self._serving.set()
@@ -217,6 +221,8 @@ class Agent:
             await asyncio.sleep(wait)
             try:
                 self._restore_unconfirmed()
+                # Whatever has become of the record's file, Envoy has to come up.
+                self._loader.write_listener(recording=self._record.hold())
                 await self._envoy.start()
             except (Unavailable, OSError) as error:
                 self._reports.problems["loading"] = f"Envoy does not start: {error}"
@@ -290,10 +296,13 @@ class Agent:
             self._work.clear()
             await self._serving.wait()
             try:
+                await self._record.tend()
+                self._reports.problems["record"] = self._record.problem
                 await self._load_certificate()
                 await self._load_access()
                 await self._load_routes()
                 await self._loader.sweep()
+                await self._load_listener()
                 self._envoy.trim_log()
                 wait = 0.0
                 if self._reports.problems["loading"]:
@@ -305,6 +314,20 @@ class Agent:
                 wait = longer(wait)
                 await asyncio.sleep(wait)
                 self._work.set()
+
+    async def _load_listener(self) -> None:
+        """Last, so that nothing waits for it: it differs only where the access record's file was lost or is back."""
+        if self._listener_refused:
+            return
+        try:
+            await self._loader.load_listener(recording=self._record.held)
+        except RefusedByEnvoy as error:
+            # The same one would be refused again.
+            self._listener_refused = (
+                f"the listener is refused, the one before stays in force: {error.message}"
+            )
+            self._reports.problems["listener"] = self._listener_refused
+            log.error("%s", self._listener_refused)
 
     async def _load_certificate(self) -> None:
         if self._certificate is None:

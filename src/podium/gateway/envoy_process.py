@@ -43,6 +43,7 @@ _QUIET_SECONDS = 0.5
 _LOG_BYTES = 16 * 2**20
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - Envoy's own place
 _MODE = "600"
+_FLUSH_MS = "1000"
 
 
 @dataclass(frozen=True)
@@ -304,6 +305,8 @@ class EnvoyProcess:
                 *("--parent-shutdown-time-s", str(drain + 2)),
                 # Counters start at zero with every process: an epoch's differences are that process's own.
                 "--skip-hot-restart-parent-stats",
+                # The access record: how much of it a killed Envoy takes with it.
+                *("--file-flush-interval-msec", _FLUSH_MS),
                 *LOG_LEVELS,
                 *workers,
             ],

@@ -104,6 +104,7 @@ class Loader:
         self._configured = False
         self._rules: access.AccessRules | None = None
         self._choosing = False
+        self._recording: bool | None = None
         self._counted: dict[str, int] = {}
         self.refused: dict[Key, Refusal] = {}
         """Entries that are not loaded as wished, by Deployment."""
@@ -123,7 +124,7 @@ class Loader:
         """Has this gateway ever had its configuration from the server?"""
         return self._configured
 
-    def adopt_files(self) -> None:
+    def adopt_files(self, *, recording: bool = True) -> None:
         """Start from what an agent before this one left: its routes stay until the server says otherwise, and its
         clusters a while longer, because requests may be under way in them. Without files, write the first ones."""
         for kind, content in _closed():
@@ -154,7 +155,19 @@ class Loader:
             # One that is there is renewed later, as any other: a bad file must not keep a gateway from its port.
             first = read_certificate(self._settings.certificate, datetime.datetime.now(datetime.UTC))
             self._files.write(CERTIFICATES, certificate(first.chain, first.key))
-        self._files.write(LISTENERS, listener(self._settings))
+        self.write_listener(recording=recording)
+
+    def write_listener(self, *, recording: bool) -> None:
+        """In place before Envoy starts. `recording`: the access record's file is there for it."""
+        self._files.write(LISTENERS, listener(self._settings, recording=recording))
+        self._recording = None
+
+    async def load_listener(self, *, recording: bool) -> None:
+        """Bring the listener into force; nothing is done if it was seen loaded like this. Raises RefusedByEnvoy (the
+        one before stays), Unavailable."""
+        if self._recording is not recording:
+            await self._put(LISTENERS, listener(self._settings, recording=recording))
+            self._recording = recording
 
     def forget_counts(self) -> None:
         """Envoy was started anew: it counts refusals from zero."""

@@ -46,7 +46,9 @@ class Callers:
         by_route: Counter[Key] = Counter()
         for found in _LINE.finditer(statistics):
             labels = dict(_LABEL.findall(found["labels"]))
-            key = (labels.get("caller", ""), labels.get("route", ""), f"{labels.get('code', '0')[:1]}xx")
+            # A Route's rules are counted as one.
+            route = labels.get("route", "").partition("#")[0]
+            key = (labels.get("caller", ""), route, f"{labels.get('code', '0')[:1]}xx")
             (by_caller if found["set"] == "callers" else by_route)[key] += int(found["value"])
         self._name(by_caller)
         shown: Counter[Key] = Counter()

@@ -16,11 +16,12 @@ from podium.resources.errors import Unavailable
 
 _SHELL = "/bin/sh"
 _SCRIPT = """
+umask 077
 ( while kill -0 $$ 2>/dev/null; do :; done; exec "$@" ) 1>&2 &
 echo $!
 """
 """`$$` is the outer shell also inside the parentheses. It is gone for good once it was waited for, which happens as
-soon as it has told the pid."""
+soon as it has told the pid. Whatever file Envoy makes is this user's alone."""
 _SECONDS = 10.0
 
 

@@ -62,7 +62,9 @@ class Reporting:
         self.observed = 0
         """Everything up to this version is in force."""
         self.rejected_at: dict[Key, int] = {}
-        self.problems = dict.fromkeys(("loading", "access", "certificate", "upgrade"), "")
+        self.problems = dict.fromkeys(
+            ("loading", "access", "certificate", "listener", "upgrade", "record"), ""
+        )
         """What is wrong, in words; the first one is told."""
         self.shifted = False
         """Weights have changed: what was counted until now is of other weights."""

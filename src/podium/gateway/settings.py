@@ -24,6 +24,18 @@ class CertificateFiles:
 
 
 @dataclass(frozen=True)
+class AccessRecord:
+    """Where Envoy writes a line for each request, and how much of that is kept."""
+
+    path: Path | None = None
+    """An absolute path in a folder that is there. None: `access.log` in the gateway's home."""
+    size: int = 64 * 2**20
+    """Bytes at which the file is put aside and a new one begun."""
+    kept: int = 4
+    """How many that were put aside are kept, beside the one that is written."""
+
+
+@dataclass(frozen=True)
 class GatewaySettings:
     """One gateway: an agent and its Envoy."""
 
@@ -60,6 +72,15 @@ class GatewaySettings:
     """Seconds between reports to the server."""
     max_connections: int = 50_000
     """Open client connections; more are refused."""
+    record: AccessRecord | None = AccessRecord()
+    """None: nothing is written about single requests."""
+
+    @property
+    def record_file(self) -> Path | None:
+        """Where the access record is written; None: nowhere."""
+        if self.record is None:
+            return None
+        return self.record.path or self.layout.home / "access.log"
 
     @property
     def layout(self) -> "Layout":

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import httpx
 import pytest
 
 from podium.gateway.main import stop
-from podium.gateway.settings import CertificateFiles, GatewaySettings
+from podium.gateway.settings import AccessRecord, CertificateFiles, GatewaySettings
 from tests.integration.gateway.documents import World
 from tests.integration.gateway.wire_server import WireServer
 
@@ -37,6 +38,8 @@ def until(what: Callable[[], Any], seconds: float = 15.0, pause: float = 0.005) 
 
 def _as_text(value: Any) -> Any:
     """Settings that JSON does not know, as `run_agent` reads them."""
+    if isinstance(value, AccessRecord):
+        return asdict(value)
     return [str(value.chain), str(value.key)] if isinstance(value, CertificateFiles) else str(value)
 
 

@@ -4,9 +4,10 @@ import json
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 from podium.gateway.main import run
-from podium.gateway.settings import CertificateFiles, GatewaySettings
+from podium.gateway.settings import AccessRecord, CertificateFiles, GatewaySettings
 
 if __name__ == "__main__":
     given = json.loads(Path(sys.argv[1]).read_text())
@@ -15,9 +16,12 @@ if __name__ == "__main__":
     paths = {
         name: Path(given[name]) for name in ("home", "server_ca", "server_certificate") if given.get(name)
     }
-    files = (
+    files: dict[str, Any] = (
         {"certificate": CertificateFiles(*map(Path, given["certificate"]))}
         if given.get("certificate")
         else {}
     )
+    if record := given.get("record"):
+        path = Path(record["path"]) if record["path"] else None
+        files["record"] = AccessRecord(**(record | {"path": path}))
     run(GatewaySettings(**(given | paths | files)))

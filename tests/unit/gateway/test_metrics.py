@@ -29,6 +29,13 @@ def test_codes_are_classes_and_routes_are_names() -> None:
     assert text.startswith("# HELP")
 
 
+def test_the_rules_of_a_route_are_one() -> None:
+    given = said({"ann": 2}, route="route:team/front#1") + said({"ann": 3}, route="route:team/front#loyal")
+    assert '{caller="ann",workspace="team",kind="route",name="front",status="2xx"} 5\n' in Callers().text(
+        given
+    )
+
+
 def test_what_envoy_did_not_count_by_caller_is_other() -> None:
     assert counts(Callers().text(said({"ann": 2, "bob": 3}, routes=9))) == {"ann": 2, "bob": 3, OTHER: 4}
     # Read in between two counters of one request.

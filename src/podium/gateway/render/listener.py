@@ -9,6 +9,7 @@ from podium.gateway.render.counting import counting
 from podium.gateway.render.document import Document, document, fragment, typed
 from podium.gateway.render.mirror import RECORD_HEADER, SHADOW_HEADER
 from podium.gateway.render.problem import local_replies
+from podium.gateway.render.record import record
 from podium.gateway.render.routes import DEFAULT_MAX_BODY, ROUTE_TABLE
 from podium.gateway.settings import (
     ACCESS,
@@ -46,15 +47,20 @@ def watched(layout: Layout, kind: str) -> dict[str, Any]:
     }
 
 
-def listener(settings: GatewaySettings) -> Document:
+def listener(settings: GatewaySettings, *, recording: bool = True) -> Document:
     """The listener on `host:port`, for HTTP/1.1 and HTTP/2 alike: the first bytes of a connection tell which, or
-    with TLS what both sides agree on."""
+    with TLS what both sides agree on. `recording` False: without the access record that the settings ask for, because
+    its file cannot be opened, and Envoy would refuse the listener."""
     secured = (
         {"transport_socket": tls.transport(watched(settings.layout, CERTIFICATES))}
         if settings.certificate
         else {}
     )
-    manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(settings)}
+    place = settings.record_file if recording else None
+    manager = {
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": _manager(settings, record(place) if place is not None else []),
+    }
     return document(
         [
             fragment(
@@ -71,14 +77,14 @@ def listener(settings: GatewaySettings) -> Document:
     )
 
 
-def _manager(settings: GatewaySettings) -> dict[str, Any]:
+def _manager(settings: GatewaySettings, recording: list[dict[str, Any]]) -> dict[str, Any]:
     return typed(
         "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         stat_prefix=STAT_PREFIX,
         codec_type="AUTO",
         http2_protocol_options=_HTTP2,
         rds={"route_config_name": ROUTE_TABLE, "config_source": watched(settings.layout, ROUTES)},
-        access_log=[*counting(), limits.turned_away()],
+        access_log=[*counting(), limits.turned_away(), *recording],
         http_filters=_filters(settings),
         local_reply_config=local_replies(),
         server_name="podium",

@@ -17,7 +17,7 @@ from podium.resources.shape import DEFAULT_WORKSPACE
 _PREFIX = re.compile(
     r"(?:/ws/(?P<workspace>[^/]+))?/v2/models/(?P<deployment>[^/]+)(?P<pinned>/versions/[^/]+)?"
 )
-_ROUTE_NAME = re.compile(r"route:(?P<workspace>[^/]+)/(?P<name>.+)")
+_ROUTE_NAME = re.compile(r"route:(?P<workspace>[^/]+)/(?P<name>[^#]+)(?:#.*)?")
 
 
 def resources_of(content: bytes) -> dict[str, bytes]:

@@ -26,19 +26,21 @@ ROUTE_HEADER = "x-podium-route"
 
 
 def route_id(workspace: str, name: str) -> str:
-    """How Envoy and `read_back` know the routes of a Route."""
+    """How Envoy and `read_back` know the routes of a Route; those of a rule have `#` and the rule's name after it."""
     return f"route:{workspace}/{name}"
 
 
 def published_routes(plan: RoutePlan) -> EntryRoutes:
     """The routes of a Route. Requests that no rule matches are answered 404."""
-    routes = [route for rule in plan.rules for route in _rule_routes(plan, rule)]
+    named = route_id(plan.workspace, plan.route)
+    routes = [
+        {**route, "name": f"{named}#{rule.name}"} for rule in plan.rules for route in _rule_routes(plan, rule)
+    ]
     outside = public_path(plan.workspace, plan.route)
     if plan.rules[-1].match is not None:
         said = answer("notFound", 404, f"no rule of route {plan.workspace}/{plan.route} matches this request")
-        routes.append({"match": {"path_separated_prefix": outside}, "direct_response": said})
-    named = route_id(plan.workspace, plan.route)
-    return EntryRoutes(published=tuple(fragment({**route, "name": named}) for route in alike(routes)))
+        routes.append({"match": {"path_separated_prefix": outside}, "direct_response": said, "name": named})
+    return EntryRoutes(published=tuple(fragment(route) for route in alike(routes)))
 
 
 def _rule_routes(plan: RoutePlan, rule: RulePlan) -> list[dict[str, Any]]:

@@ -1,0 +1,175 @@
+"""The file of the access record: private, bounded, and there when Envoy opens it.
+
+Used by `agent`, before each start of Envoy and then every second or so; calls `admin`. Envoy appends and never looks at
+the file's name again: it goes on in a file that was renamed until it is told to open the name anew. So a full file is
+put aside by renaming it, and no line is lost. A file that somebody else has renamed or removed is begun anew as well.
+
+Nothing here keeps a gateway from its work. What cannot be done is a `problem`, and is tried again; Envoy drops the
+lines that it cannot write, and counts them.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import stat
+import time
+from pathlib import Path
+
+from podium.gateway.admin import Admin
+from podium.gateway.settings import AccessRecord, GatewaySettings
+from podium.resources.errors import Unavailable
+
+log = logging.getLogger(__name__)
+
+_LOST = "filesystem.write_failed"
+_LOST_EVERY = 10.0
+"""Seconds between looks at Envoy's counter of what it could not write."""
+_AGAIN_AFTER = 5.0
+"""Seconds before a file that could not be had is tried again."""
+_SHARED = 0o640
+"""Bits of a file's mode that the next one takes over, so that a group that was let in by hand stays in."""
+
+
+class Record:
+    """One gateway's. `hold` before Envoy starts, `tend` while it runs, `close` at the end."""
+
+    def __init__(self, settings: GatewaySettings, admin: Admin) -> None:
+        self._rules: AccessRecord | None = settings.record
+        self._place: Path | None = settings.record_file
+        self._admin = admin
+        self._file: int | None = None
+        # Whoever was here before may have renamed the file, and ended before it could say so.
+        self._reopen = True
+        self._next_try = 0.0
+        self._next_look = 0.0
+        self._failed: int | None = None
+        self._problems = {"file": "", "lost": ""}
+
+    @property
+    def problem(self) -> str:
+        """What is wrong, in words; empty if nothing is."""
+        return "; ".join(words for words in self._problems.values() if words)
+
+    @property
+    def held(self) -> bool:
+        """There is a file for Envoy, and no other gateway has it."""
+        return self._file is not None
+
+    def hold(self) -> bool:
+        """See to it that the file is there, as ours; False if there is to be none, or `problem` says why not."""
+        if self._place is None:
+            return False
+        try:
+            if self._file is None or not _is_same(self._file, self._place):
+                fresh = _opened(self._place)
+                self._let_go()
+                self._file, self._reopen = fresh, True
+        except OSError as error:
+            self._let_go()
+            self._next_try = time.monotonic() + _AGAIN_AFTER
+            words = f"no access record: {self._place}: {error.strerror or error}"
+            if self._problems["file"] != words:
+                log.error("%s", words)
+            self._problems["file"] = words
+        else:
+            self._problems["file"] = ""
+        return self.held
+
+    async def tend(self) -> None:
+        """Put a full file aside, begin one that has gone, tell Envoy, and look whether lines were lost."""
+        if self._place is None or self._rules is None:
+            return
+        if (self.held or time.monotonic() >= self._next_try) and self.hold():
+            self._rotate(self._place, self._rules)
+        if not self.held:
+            return
+        with contextlib.suppress(Unavailable):  # Envoy starts, or hangs: the same again next time
+            if self._reopen:
+                await self._admin.reopen_logs()
+                self._reopen = False
+            if time.monotonic() >= self._next_look:
+                await self._look()
+                self._next_look = time.monotonic() + _LOST_EVERY
+
+    def close(self) -> None:
+        """Let another agent have the file. Envoy goes on writing."""
+        self._let_go()
+
+    def _rotate(self, place: Path, rules: AccessRecord) -> None:
+        if self._file is None or os.fstat(self._file).st_size < rules.size:
+            return
+        scratch = place.with_name(f".{place.name}.new")
+        fresh: int | None = None
+        try:
+            scratch.unlink(missing_ok=True)
+            fresh = _opened(scratch, mode=stat.S_IMODE(os.fstat(self._file).st_mode) & _SHARED)
+            _put_aside(place, rules.kept)
+            scratch.replace(place)
+        except OSError as error:
+            if fresh is not None:
+                os.close(fresh)
+            self._problems["file"] = f"the access record is not put aside: {error.strerror or error}"
+            log.error("%s", self._problems["file"])
+            return
+        self._let_go()
+        self._file, self._reopen = fresh, True
+
+    async def _look(self) -> None:
+        """Envoy counts from zero after each start."""
+        found = await self._admin.statistics(f"^{re.escape(_LOST)}$")
+        failed = sum(int(one["value"]) for one in found if one.get("name") == _LOST)
+        before, self._failed = self._failed, failed
+        lost = failed > 0 if before is None else failed > before
+        words = "lines of the access record are lost: Envoy cannot write them (a full disk?)" if lost else ""
+        if words and not self._problems["lost"]:
+            log.error("%s", words)
+        self._problems["lost"] = words
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+
+def _opened(path: Path, mode: int = 0o600) -> int:
+    """The file, made if it is not there, and locked for this gateway. Raises OSError: also where it is no plain file
+    of this user's, which Envoy would hang at or write into for somebody else."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    handle = os.open(path, flags, 0o600)
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+            raise OSError("not a plain file of this user")
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError("another gateway writes there") from None
+        if found.st_size == 0:
+            os.fchmod(handle, mode)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _is_same(handle: int, path: Path) -> bool:
+    """Whether the path still leads to the open file."""
+    try:
+        return os.path.samestat(os.fstat(handle), path.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _put_aside(path: Path, kept: int) -> None:
+    """`path` becomes `path.1`, `path.1` becomes `path.2`; what is beyond `kept` goes."""
+    numbered = re.compile(rf"{re.escape(path.name)}\.(\d+)")
+    found = {int(said[1]): one for one in path.parent.iterdir() if (said := numbered.fullmatch(one.name))}
+    for number in sorted(found, reverse=True):
+        if number >= kept:
+            found[number].unlink()
+        else:
+            found[number].rename(path.with_name(f"{path.name}.{number + 1}"))
+    if kept > 0:
+        path.rename(path.with_name(f"{path.name}.1"))
