@@ -1,0 +1,98 @@
+"""A Route's limit is one account over all that happens at the gateway: a real agent and Envoy, and a server where much
+changes."""
+
+import itertools
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from podium.gateway.render.limits import buckets
+from podium.resources.traffic import Limits
+from tests.integration.gateway.conftest import Gateway, until
+from tests.integration.gateway.documents import World, route
+
+pytestmark = pytest.mark.integration
+PATH = "/v2/models/front/infer"
+LIMITS = {"route": {"requests": 30, "per": "1h"}}
+
+
+def limits(requests: int) -> dict[str, Any]:
+    return {"route": {"requests": requests, "per": "1h"}}
+
+
+def document_of(name: str) -> str:
+    held = buckets(Limits.model_validate(LIMITS), "default", name)
+    assert held is not None
+    return held.kind
+
+
+def apart() -> str:
+    """A Route whose limits stand in another document than front's."""
+    return next(name for n in itertools.count() if document_of(name := f"other-{n}") != document_of("front"))
+
+
+def loaded(world: World, version: int) -> None:
+    until(lambda: any(report["observedVersion"] >= version for report in world.server.reports[-3:]), 60)
+
+
+def spent(gateway: Gateway, times: int, path: str = PATH, **headers: str) -> int:
+    """How many of so many requests are let through."""
+    found = [gateway.get(path, headers=headers).status_code for _ in range(times)]
+    assert set(found) <= {200, 429}, found
+    return found.count(200)
+
+
+def test_no_change_elsewhere_fills_a_routes_bucket(world: World) -> None:
+    for name in ("small", "big"):
+        world.deploy(name)
+    rules: list[dict[str, Any]] = [{"to": "small", "match": {"headers": {"x-small": {"present": True}}}}, {"to": "churn"}]
+    loading = world.server.put(route("front", *rules, limits=LIMITS), route(apart(), {"to": "big"}))
+    world.gateway.start_agent()
+    gateway = world.gateway
+    loaded(world, loading)
+    # From the first request on, by whichever rule.
+    assert spent(gateway, 3) == 3
+    assert spent(gateway, 3, **{"x-small": "1"}) == 3
+    changes: list[Callable[[], int]] = [
+        lambda: world.canary("churn", 10),
+        lambda: world.canary("churn", 50),
+        lambda: world.deploy("small", number=2),
+        lambda: world.server.put(route("more", {"to": "big"})),
+        lambda: world.server.put(route(apart(), {"to": "big"}, limits=limits(2))),
+        lambda: world.server.put(route(apart(), {"to": "small"}, limits=limits(5))),
+        lambda: world.server.put(route("front", *rules[1:], limits=LIMITS)),
+        lambda: world.server.put(route("front", {"to": "big"}, limits=LIMITS)),
+        lambda: world.server.delete("Route", "more"),
+        lambda: world.server.delete("Route", apart()),
+    ]
+    for change in changes:
+        loaded(world, change())
+        assert spent(gateway, 2) == 2
+    gateway.signal_agent(signal.SIGKILL)
+    gateway.start_agent()
+    loaded(world, world.server.put(route("more", {"to": "churn"})))
+    # 26 are spent.
+    assert spent(gateway, 8) == 4, "nothing has filled the bucket, nothing has taken more than a request each"
+    assert spent(gateway, 3) == 0
+    # Another limit is a full bucket of its own.
+    loaded(world, world.server.put(route("front", {"to": "big"}, limits=limits(7))))
+    assert spent(gateway, 10) == 7
+    loaded(world, world.server.put(route("front", {"to": "big"})))
+    assert spent(gateway, 20) == 20
+
+
+def test_limits_hold_without_a_server(world: World) -> None:
+    loading = world.server.put(route("front", {"to": "churn"}, limits=limits(4)))
+    world.gateway.start_agent()
+    gateway = world.gateway
+    loaded(world, loading)
+    assert spent(gateway, 3) == 3
+    gateway.signal_agent(signal.SIGKILL)
+    world.server.stop()
+    gateway.start_agent()
+    assert spent(gateway, 3) == 1
+    world.server.start()
+    loaded(world, world.server.put(route("more", {"to": "churn"})))
+    assert spent(gateway, 3) == 0
