@@ -19,26 +19,20 @@ from benchmarks.agents import deployed, routed
 from podium.api.tokens import ISSUER, TokenAuthority
 from podium.gateway.fleet import Fleet
 from podium.gateway.loader import rendered
-from podium.gateway.render import access
+from podium.gateway.render import access, limits, record
 from podium.gateway.render.bootstrap import bootstrap
-from podium.gateway.render.document import document, typed
+from podium.gateway.render.document import document
 from podium.gateway.render.listener import listener
 from podium.gateway.render.routes import route_table
 from podium.gateway.render.weights import weights_document
-from podium.gateway.settings import ACCESS, REVOKED, TOKENS, GatewaySettings
+from podium.gateway.settings import ACCESS, REVOKED, TOKENS, AccessRecord, GatewaySettings
 
 ROUTE, ARMS, USERS = "churn", ("one", "two"), 256
 STICKY = "x-user"
 RECORD = "access record"
-_LOGS = {"podium.record": RECORD}
+_LOGS = {record.NAME: RECORD}
 _SOME = ".ExtensionWithMatcher"
 _UNREACHED = {"requests": 1_000_000, "per": "1s"}
-_RECORD = "envoy.extensions.access_loggers.file.v3.FileAccessLog"
-_FIELDS = {
-    "at": "%START_TIME%", "id": "%REQ(X-REQUEST-ID)%", "caller": "%REQ(X-PODIUM-CALLER)%", "method": "%REQ(:METHOD)%",
-    "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%", "status": "%RESPONSE_CODE%", "flags": "%RESPONSE_FLAGS%",
-    "cluster": "%UPSTREAM_CLUSTER%", "ms": "%DURATION%", "received": "%BYTES_RECEIVED%", "sent": "%BYTES_SENT%",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,11 +43,11 @@ class Chain:
     token: str
 
 
-def full(folder: Path, port: int, sockets: Sequence[Path], record: Path | None) -> Chain:
-    """Everything. `sockets`: one replica of each Deployment; `record`: where a line per request goes; None: nowhere."""
+def full(folder: Path, port: int, sockets: Sequence[Path], recorded: Path) -> Chain:
+    """Everything. `sockets`: one replica of each Deployment; `recorded`: where a line per request goes."""
     settings = GatewaySettings(
         home=folder / "home", name="bench", server_url="http://127.0.0.1:1", port=port, concurrency=1,
-        run_folder=folder / "run",
+        run_folder=folder / "run", record=AccessRecord(recorded),
     )  # fmt: skip
     settings.layout.prepare()
     fleet = Fleet()
@@ -73,10 +67,12 @@ def full(folder: Path, port: int, sockets: Sequence[Path], record: Path | None) 
     rules = access.AccessRules.parse(
         {"jwks": authority.jwks(), "issuer": ISSUER, "tokensRequired": True, "revoked": []}
     )
+    buckets = [piece.buckets for piece in pieces if piece.buckets is not None]
     choosing = any(piece.chosen_by_caller for piece in pieces)
     delivered = {
         TOKENS: access.tokens(rules, choosing=choosing), REVOKED: access.revoked(rules),
         ACCESS: access.access(rules, ["default"]),
+        **{kind: limits.limits_document(kind, buckets) for kind in limits.FILTERS},
     }  # fmt: skip
     [own] = _resources(listener(settings))
     [table] = _resources(route_table([piece.routes for piece in pieces], configured=True, version="0"))
@@ -85,12 +81,12 @@ def full(folder: Path, port: int, sockets: Sequence[Path], record: Path | None) 
     manager["route_config"] = table
     for place, one in enumerate(manager["http_filters"]):
         if "config_discovery" in one:
-            [kind] = [kind for kind, (name, _) in access.FILTERS.items() if name == one["name"]]
+            filters = {**access.FILTERS, **limits.FILTERS}
+            [kind] = [kind for kind, (name, _) in filters.items() if name == one["name"]]
             [inline] = _resources(delivered[kind])
+            if one.get("disabled"):
+                inline["disabled"] = True
             manager["http_filters"][place] = inline
-    if record is not None:
-        log = typed(_RECORD, path=str(record), log_format={"json_format": _FIELDS})
-        manager.setdefault("access_log", []).append({"name": "podium.record", "typed_config": log})
     whole = json.loads(bootstrap(settings))
     del whole["dynamic_resources"]
     [layer] = _resources(weights_document(weights))
@@ -113,7 +109,7 @@ def _resources(content: Any) -> list[dict[str, Any]]:
 Cut = Callable[[dict[str, Any]], None]
 
 
-def without(config: dict[str, Any], cut: Cut, port: int, record: Path) -> dict[str, Any]:
+def without(config: dict[str, Any], cut: Cut, port: int, recorded: Path) -> dict[str, Any]:
     """A copy with one part taken out, on a port and with a record of its own, without the admin interface."""
     made = copy.deepcopy(config)
     made.pop("admin", None)
@@ -121,7 +117,7 @@ def without(config: dict[str, Any], cut: Cut, port: int, record: Path) -> dict[s
     own["address"]["socket_address"]["port_value"] = port
     for one in manager_of(own).get("access_log", []):
         if "path" in one["typed_config"]:
-            one["typed_config"]["path"] = str(record)
+            one["typed_config"]["path"] = str(recorded)
     cut(manager_of(own))
     return made
 

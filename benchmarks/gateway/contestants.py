@@ -80,28 +80,27 @@ def started(cores: Cores, say: Callable[[str], object], *, parts: bool, proxies:
         pid = stack.enter_context(envoys.running(config, place, cores.answering))
         envoys.answers({"unix": str(sockets[-1])}, place / "backend.log")
         envoys.answers({"port": port}, place / "backend.log")
-        found = [Contestant(DIRECT, _asked(port, None), pid)]
+        made = chain.full(place, envoys.free_port(), sockets, place / "record-full.log")
+        found = [Contestant(DIRECT, _asked(port, made.token), pid)]
         say("starting plain Envoy")
         port = envoys.free_port()
         config = envoys.written(place, "plain", envoys.passing(port, sockets))
         pid = stack.enter_context(envoys.running(config, place, cores.compared))
         envoys.answers({"port": port}, place / "plain.log")
-        found.append(Contestant(PLAIN, _asked(port, None), pid))
-        whole, others = _chains(stack, place, sockets, cores, say, parts=parts)
+        found.append(Contestant(PLAIN, _asked(port, made.token), pid))
+        whole, others = _chains(stack, place, made, cores, say, parts=parts)
         found += whole
         if proxies:
             for kind, name in PROXIES.items():
                 say(f"starting {name}")
-                found.append(_proxy(stack, kind, name, sockets[0], place, cores))
+                found.append(_proxy(stack, (kind, name), sockets[0], place, cores, made.token))
         yield Field(found, others)
 
 
 def _chains(
-    stack: contextlib.ExitStack, place: Path, sockets: Sequence[Path], cores: Cores,
+    stack: contextlib.ExitStack, place: Path, made: chain.Chain, cores: Cores,
     say: Callable[[str], object], *, parts: bool,
 ) -> tuple[list[Contestant], list[Contestant]]:  # fmt: skip
-    made = chain.full(place, envoys.free_port(), sockets, place / "record-full.log")
-
     def start(name: str, cut: chain.Cut, path: str = "churn") -> Contestant:
         say(f"starting {name}")
         stem, port = f"chain-{len(list(place.glob('chain-*.json')))}", envoys.free_port()
@@ -128,8 +127,9 @@ def _chains(
 
 
 def _proxy(
-    stack: contextlib.ExitStack, kind: str, name: str, backend: Path, place: Path, cores: Cores
+    stack: contextlib.ExitStack, which: tuple[str, str], backend: Path, place: Path, cores: Cores, token: str
 ) -> Contestant:
+    kind, name = which
     port, log = envoys.free_port(), place / f"{kind}.log"
     with bound_to(cores.compared), log.open("wb") as words:
         process = subprocess.Popen(
@@ -138,7 +138,7 @@ def _proxy(
         )  # fmt: skip
     stack.callback(_end, process)
     envoys.answers({"port": port}, log, 60.0)
-    return Contestant(name, _asked(port, None), process.pid)
+    return Contestant(name, _asked(port, token), process.pid)
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
@@ -146,11 +146,9 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     process.wait()
 
 
-def _asked(port: int, token: str | None, name: str = "churn") -> Asked:
-    """The same requests for everybody, a token where one is asked for; each of 256 users in turn."""
-    own = {"content-type": "application/json", "user-agent": "bench"}
-    if token:
-        own["authorization"] = f"Bearer {token}"
+def _asked(port: int, token: str, name: str = "churn") -> Asked:
+    """The same requests for everybody, token included, whoever reads it; each of 256 users in turn."""
+    own = {"content-type": "application/json", "user-agent": "bench", "authorization": f"Bearer {token}"}
     headers = [{**own, chain.STICKY: f"user-{number}"} for number in range(chain.USERS)]
     return Asked(port, f"/v2/models/{name}/infer", BODY, headers)
 

@@ -47,7 +47,9 @@ def replica_rows(
         }
         found = [
             Contestant(
-                DIRECT, _asked(int(outside.http.rpartition(":")[2]), NAME, body, None), outside.process.pid
+                DIRECT,
+                _asked(int(outside.http.rpartition(":")[2]), NAME, body, made.token),
+                outside.process.pid,
             )
         ]
         for number, (name, config) in enumerate(files.items()):
@@ -55,18 +57,14 @@ def replica_rows(
             pid = stack.enter_context(envoys.running(path, place, cores.compared))
             envoys.answers({"port": ports[name]}, place / f"real-{number}.log")
             route = chain.ROUTE if name == FULL else NAME
-            found.append(
-                Contestant(name, _asked(ports[name], route, body, made.token if name == FULL else None), pid)
-            )
+            found.append(Contestant(name, _asked(ports[name], route, body, made.token), pid))
         measurement = measured(generator, found, _CONNECTIONS, rounds=rounds, seconds=seconds, say=say)
         return [
             {**row, "way": f"model server: {row['way']}"} for row in rows(measurement, found, _CONNECTIONS)
         ]
 
 
-def _asked(port: int, name: str, body: str, token: str | None) -> Asked:
-    own = {"content-type": "application/json", "user-agent": "bench"}
-    if token:
-        own["authorization"] = f"Bearer {token}"
+def _asked(port: int, name: str, body: str, token: str) -> Asked:
+    own = {"content-type": "application/json", "user-agent": "bench", "authorization": f"Bearer {token}"}
     headers = [{**own, chain.STICKY: f"user-{number}"} for number in range(chain.USERS)]
     return Asked(port, f"/v2/models/{name}/infer", body, headers)

@@ -49,7 +49,7 @@ def test_the_full_chain_asks_for_tokens_splits_by_user_limits_and_records(tmp_pa
             assert {0, 1} == set.union(*replicas.values())
             assert answers["user-1"][0].headers["x-ratelimit-limit"].startswith("1000000")
             bench_line = wait_for_line(record, '"caller":"bench"')
-        assert {"at", "id", "path", "status", "cluster", "ms"} <= set(bench_line)
+        assert {"time", "requestId", "path", "status", "cluster", "durationMs"} <= set(bench_line)
 
 
 def wait_for_line(record: Path, part: str) -> dict[str, object]:
