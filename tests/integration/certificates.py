@@ -17,10 +17,10 @@ DAY = datetime.timedelta(days=1)
 class Authority:
     """Signs certificates for 127.0.0.1 and localhost. `file` is its own, for clients."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "tests") -> None:
         self.folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")])
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         own = self._build(self._name, self._key.public_key(), DAY).add_extension(
             x509.BasicConstraints(ca=True, path_length=0), critical=True
         )

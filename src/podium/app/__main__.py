@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from podium.app.settings import Settings, read_settings
+from podium.app.settings import Settings, private_folder, read_settings
 from podium.resources.errors import InvalidInput, PodiumError
 
 
@@ -122,12 +122,13 @@ def _up(settings: Settings, options: argparse.Namespace) -> int:
 
 def _down(settings: Settings, options: argparse.Namespace) -> int:
     from podium.app import supervisor
-    from podium.app.stopping import stop_gateway, stop_replicas
+    from podium.app.stopping import stop_further_gateways, stop_gateway, stop_replicas
 
     ended = [name for name in ("supervisor",) if supervisor.stop(settings, name, timeout=5)]
     if options.keep_serving:
         ended += [name for name in ("gateway", "server") if supervisor.stop(settings, name, timeout=15)]
     else:
+        ended += [f"gateway {name}" for name in stop_further_gateways(settings)]
         ended += ["gateway"] if stop_gateway(settings) else []
         # The server first, so that it does not start again what is stopped here.
         ended += ["server"] if supervisor.stop(settings, "server", timeout=15) else []
@@ -167,6 +168,8 @@ def _gateway(settings: Settings, options: argparse.Namespace) -> int:
     from podium.app.gateway import run
 
     configure_logging()
+    for folder in (settings.home, settings.run):
+        private_folder(folder)
     supervisor.record(settings, "gateway")
     run(settings, alone=options.alone)
     return 0

@@ -12,7 +12,6 @@ _TOKEN_WAIT = 120.0
 
 def run(settings: Settings, *, alone: bool = False) -> None:
     """Run the agent and its Envoy until a signal says otherwise (see `podium.gateway.main`)."""
-    private_folder(settings.home)
     private_folder(settings.sockets)
     main.run(gateway_settings(settings, token=_token(settings)), alone=alone)
 

@@ -1,12 +1,14 @@
-"""`podium down`: the gateway drains and stops, then every replica of this home. Called by `__main__`."""
+"""`podium down`: the gateways drain and stop, then every replica of this home. Called by `__main__`."""
 
 import signal
 import time
+from dataclasses import replace
 
 from podium.app import supervisor
 from podium.app.gateway import gateway_settings
 from podium.app.settings import Settings
 from podium.gateway import main as gateway_main
+from podium.processes.identity import send_signal
 from podium.targets.process import ProcessTarget
 
 _GRACE_SECONDS = 30.0
@@ -18,6 +20,21 @@ def stop_gateway(settings: Settings) -> bool:
     if not (settings.home / "gateway").exists():
         return agent
     return gateway_main.stop(gateway_settings(settings, token=None)) or agent
+
+
+def stop_further_gateways(settings: Settings) -> list[str]:
+    """The gateways that `podium gateway run` started from this home, and Envoys that a killed one left: without server
+    and replicas they have nothing to answer. The names of those that ran."""
+    folders = sorted((settings.home / "gateways").glob("*/gateway"))
+    all_of_them = [
+        replace(settings, home=folder.parent, gateway_name=folder.parent.name) for folder in folders
+    ]
+    for _ in range(2):
+        # The second one is for the impatient: nobody is to be told to go elsewhere. All of them drain at once.
+        for one in all_of_them:
+            if (agent := supervisor.running(one, "gateway")) is not None:
+                send_signal(agent, signal.SIGINT)
+    return [one.gateway_name for one in all_of_them if stop_gateway(one)]
 
 
 def stop_replicas(settings: Settings) -> int:

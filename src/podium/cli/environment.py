@@ -11,12 +11,14 @@ SERVER_VARIABLES = (
     "PODIUM_GATEWAY_NAME",
     "PODIUM_GATEWAY_TOKENS",
     "PODIUM_GATEWAY_METRICS_PORT",
+    "PODIUM_GATEWAY_NOTICE",
     "PODIUM_TLS_CERT",
     "PODIUM_TLS_KEY",
     "PODIUM_API_TLS_CERT",
     "PODIUM_API_TLS_KEY",
     "PODIUM_GATEWAY_TLS_CERT",
     "PODIUM_GATEWAY_TLS_KEY",
+    "PODIUM_SERVER_CA",
     "PODIUM_ENVIRONMENTS_LIMIT",
     "PODIUM_PROGRAM_FOLDERS",
     "PODIUM_WORKERS",
@@ -27,6 +29,9 @@ CLIENT_VARIABLES = ("PODIUM_HOME", "PODIUM_URL", "PODIUM_TOKEN", "PODIUM_GATEWAY
 INTERNAL_VARIABLES = (
     "PODIUM_PROCESS_TOKEN",
     "PODIUM_RECORDS",
+    # What `podium gateway run` tells the gateway: which server, and its very certificate.
+    "PODIUM_SERVER_URL",
+    "PODIUM_SERVER_CERTIFICATE",
     # What a server of the user's choice is told: docs/other-servers.md.
     "PODIUM_FD",
     "PODIUM_HOST",

@@ -204,7 +204,7 @@ def test_whom_an_agent_trusts(served: Served, authority: Authority, tmp_path: Pa
     assert reaches(own.context)
     assert reaches(signed.context)
     assert trust_of(settings()) is None
-    with pytest.raises(InvalidInput, match="server_ca: .*nowhere"):
+    with pytest.raises(InvalidInput, match=r"server_ca: .*nowhere"):
         trust_of(settings(server_ca=tmp_path / "nowhere"))
 
 

@@ -1,6 +1,7 @@
 """gateway run, list, forget: one more gateway, who routes, and who has gone silent. Called by `application`."""
 
 import os
+import secrets
 import socket
 import sys
 import time
@@ -91,7 +92,8 @@ def run(
     sys.stdout.flush()
     # Nothing else of the caller's own: this gateway has a home, a port and a token of its own.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PODIUM_")}
-    told["PODIUM_GATEWAY_NOTICE"] = str(notice)
+    # With the token, `podium down` knows this very process again.
+    told |= {"PODIUM_GATEWAY_NOTICE": str(notice), "PODIUM_PROCESS_TOKEN": secrets.token_hex(16)}
     arguments = ["--home", str(place), "--gateway-host", host, "--gateway-port", str(port), "--alone"]
     command_line = [sys.executable, "-m", "podium.app", "gateway", *arguments]
     os.execve(sys.executable, command_line, environment | told)  # noqa: S606 - no shell

@@ -3,13 +3,16 @@
 import os
 import shlex
 import signal
+import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from podium.cli.display import clean
 from podium.cli.exits import Exit
 from podium.cli.following import seconds_of
 from podium.cli.output import emit
@@ -257,14 +260,37 @@ def down(
     ] = False,
     home: HomeOption = None,
 ) -> None:
-    """Stop what `podium up` started, replicas included; requests under way are finished first."""
+    """Stop what `podium up` started, replicas included, and the gateways of `podium gateway run` in this home; requests
+    under way are finished first."""
     from podium.cli.installation import Installation
 
     installation = Installation(home_folder(home))
     with Activity("stopping Podium", quiet=not session.is_table) as activity:
+        reporting = [] if keep_serving else installation.gateways()
         activity.say("finishing requests under way")
         words = installation.stop(keep_serving=keep_serving)
-    emit(session, {"home": str(installation.home), "message": words}, lambda: print(words))
+    left = [one for one in (_left(row) for row in reporting) if one is not None]
+    emit(
+        session,
+        {"home": str(installation.home), "message": words, "gatewaysLeft": [row for row, _ in left]},
+        lambda: print("\n".join([words, *(told for _, told in left)])),
+    )
+
+
+def _left(gateway: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
+    """A gateway that `down` did not stop, and what is to be done; its Envoy serves on, without any replica."""
+    instance = gateway.get("instance")
+    if not instance:
+        return None
+    name, host, pid = clean(str(gateway["name"])), clean(str(instance["host"])), int(instance["pid"])
+    found = {"name": name, "host": host, "pid": pid}
+    if host != socket.gethostname():
+        return found, f"gateway {name} runs on {host} (pid {pid}): stop it there"
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return None
+    return found, f"gateway {name} runs on, from another folder: kill -INT {pid} stops it"
 
 
 def status(session: Session) -> None:
