@@ -269,18 +269,6 @@ class Rule(Spec):
                 raise ValueError(f"fallback.deployments: {min(both)} answers here already")
         return self
 
-    @model_validator(mode="after")
-    def _stages_are_drawn(self) -> "Rule":
-        staged = "cascade" if self.cascade is not None else ""
-        if self.fallback is not None and self.fallback.deployments:
-            staged = "fallback.deployments"
-        if self.sticky is not None and staged and len(self.to) > 1:
-            raise ValueError(
-                f"sticky: not together with {staged}, where the gateway draws at random for each attempt; a "
-                "fallback.answer goes with it"
-            )
-        return self
-
     @property
     def shares(self) -> tuple[int, ...]:
         """Basis points of each variant; they sum to 10,000."""

@@ -129,7 +129,8 @@ def test_calls_take_the_routes_that_requests_take(tmp_path: Path) -> None:
         "podium.v1",
         "podium.streams", "podium.tokens", "podium.place", "podium.revoked", "podium.access",
         "envoy.filters.http.custom_response", "envoy.filters.http.buffer", *(f"podium.{kind}" for kind in LIMITS),
-        "podium.adaptive", "envoy.filters.http.grpc_http1_reverse_bridge", "podium.grpc.bridging",
+        "podium.variant", "podium.variant.again", "podium.adaptive", "envoy.filters.http.grpc_http1_reverse_bridge",
+        "podium.grpc.bridging",
         "envoy.filters.http.router",
     ]  # fmt: skip
 

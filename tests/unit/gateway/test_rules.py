@@ -48,6 +48,20 @@ def test_where_the_first_variant_lies_in_several_places_the_weights_stand_in_the
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("more", [{"fallback": {"deployments": ["e"]}}, {"cascade": {"deployment": "e"}}])
+@pytest.mark.parametrize("sticky", [{"header": "x-user"}, {"cookie": "uid"}])
+def test_with_others_behind_them_the_variants_shift_by_weights_too(
+    sticky: dict[str, str], more: dict[str, Any]
+) -> None:
+    before = piece(to(("a", 80), ("b", 10), ("c", 10), sticky=sticky, **more))
+    after = piece(to(("a", 20), ("b", 50), ("c", 30), sticky=sticky, **more))
+    assert before.routes == after.routes
+    assert sorted(after.weights.values()) == [2000, 3000, 5000]
+    assert {f"default_{name}-00001_live" for name in "abc"} | {"default_e-00001_next"} == clusters_of(
+        after.routes
+    )
+
+
 def shares(made: Piece, weights: dict[str, int]) -> list[dict[str, int]]:
     """Of each route of a Route: arm -> basis points, by these weights; what Envoy would look up."""
     found = []

@@ -2,7 +2,18 @@
 
 from typing import Any
 
-from podium.gateway.render import entrance, fallback, grpc, health, limits, protection, streams, tls, v1
+from podium.gateway.render import (
+    entrance,
+    fallback,
+    grpc,
+    health,
+    limits,
+    protection,
+    streams,
+    tls,
+    v1,
+    variants,
+)
 from podium.gateway.render.access import CALLER_HEADER, CLAIMS_HEADER, FILTERS, placing
 from podium.gateway.render.cascade import CASCADE_HEADER
 from podium.gateway.render.counting import counting
@@ -135,7 +146,7 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
         {"name": "envoy.filters.http.buffer", "typed_config": buffer},
         # Behind the buffer: a request that is refused before it has come in whole costs the client its connection.
         *entrance.off(*(_delivered(settings, kind) for kind in LIMITS)),
-        *entrance.off(protection.adapting(), *grpc.bridging()),
+        *entrance.off(*variants.drawing(), protection.adapting(), *grpc.bridging()),
         {
             "name": "envoy.filters.http.router",
             "typed_config": typed("envoy.extensions.filters.http.router.v3.Router"),

@@ -6,15 +6,17 @@ A shift of weights changes none of them where Envoy can look the weights up (`we
 
 import hashlib
 import re
+from dataclasses import replace
 from typing import Any
 
+from podium.gateway.render import variants
 from podium.gateway.render.access import CLAIMS, TOKEN_FILTER
 from podium.gateway.render.document import fragment
 from podium.gateway.render.entrance import alike
 from podium.gateway.render.problem import answer
 from podium.gateway.render.routes import EntryRoutes, Handling, public_path, route_to
 from podium.gateway.render.sticky import keyed
-from podium.gateway.render.traffic import standing_in, with_traffic
+from podium.gateway.render.traffic import stages_of, standing_in, with_traffic
 from podium.gateway.render.weights import rule_prefix
 from podium.planning.routes import RoutePlan, RulePlan
 from podium.planning.routing import WHOLE
@@ -47,7 +49,7 @@ def _rule_routes(plan: RoutePlan, rule: RulePlan) -> list[dict[str, Any]]:
     match = _match(public_path(plan.workspace, plan.route), rule.match)
     how = Handling(rule.timeout, rule.idempotent, rule.max_body, _neutral(plan.route))
 
-    def to(match: dict[str, Any], target: dict[str, Any]) -> dict[str, Any]:
+    def to(match: dict[str, Any], target: dict[str, Any], rule: RulePlan = rule) -> dict[str, Any]:
         return with_traffic(_handed(plan, route_to(match, target, how)), plan, rule)
 
     if not rule.slots:
@@ -60,10 +62,22 @@ def _rule_routes(plan: RoutePlan, rule: RulePlan) -> list[dict[str, Any]]:
     sticky = rule.sticky
     if sticky is None or len(rule.slots) == 1:
         return [to(match, _target(plan, rule))]
-    return [
-        to(part, {**_target(plan, rule, by_hash=bool(key)), **key})
+    parts = [
+        (part, {**_target(plan, rule, by_hash=bool(key)), **key})
         for part, key in keyed(match, sticky, rule.salt)
     ]
+    if len(stages_of(rule)) == 1:
+        return [to(part, target) for part, target in parts]
+    arms = {arm.cluster: arm for arm, _ in rule.slots}
+    asked = [
+        to(part, {"cluster": name}, replace(rule, slots=((arms[name], WHOLE),)))
+        for part, name in variants.drawn(match, arms)
+    ]
+    # What draws sends nothing anywhere: it has neither stages nor copies of its own.
+    alone = replace(
+        rule, shadows=(), cascade=None, fallback=rule.fallback and replace(rule.fallback, stages=())
+    )
+    return [*asked, *(variants.drawn_only(to(part, target, alone)) for part, target in parts)]
 
 
 def _handed(plan: RoutePlan, route: dict[str, Any]) -> dict[str, Any]:
