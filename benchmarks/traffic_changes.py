@@ -20,6 +20,7 @@ import httpx
 from benchmarks.disruptions import other, scale
 from benchmarks.world import NAME, World, until
 from podium.demo.load import Load, running
+from podium.resources.errors import NotFound
 
 _VARIANT = f"{NAME}-next"
 _SLEEPER = f"{NAME}-sleeper"
@@ -168,6 +169,8 @@ def gateway_restarted(world: World) -> str:
         _all_good("of its clients", load)
         again.send_signal(signal.SIGINT)
         assert again.wait(60) == 0, f"the gateway ended with {again.returncode}"
+        known = [row["name"] for row in world.installation.client.gateways()]
+        assert "second" not in known, f"a gateway that was stopped is still waited for: {known}"
     return f"drained and started again under {_count(load)} requests of its own clients"
 
 
@@ -243,7 +246,8 @@ def _second_gateway(world: World) -> Iterator[tuple[subprocess.Popen[bytes], int
                 made.send_signal(signal.SIGINT)
                 made.wait(60)
         # Nothing waits for it, also when this came out wrong.
-        world.installation.client.forget_gateway("second", force=True)
+        with contextlib.suppress(NotFound):
+            world.installation.client.forget_gateway("second", force=True)
 
 
 def _beside(world: World, url: str, token: str) -> contextlib.AbstractContextManager[Load]:

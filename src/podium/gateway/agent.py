@@ -122,6 +122,7 @@ class Agent:
         finally:
             if self._stop_envoy:
                 await self._envoy.stop(self._settings.drain)
+                await self._reports.leave()
             self._record.close()
             self._envoy.close()
             await self._admin.close()

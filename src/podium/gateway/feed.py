@@ -60,6 +60,8 @@ class Report:
     """What `load_report` read; None: not read this time."""
     instance: dict[str, Any] | None = None
     """Who reports: `instance`."""
+    leaving: bool = False
+    """The last one: Envoy has ended."""
 
     def document(self) -> dict[str, Any]:
         """As it goes over the wire."""
@@ -70,6 +72,7 @@ class Report:
             "samples": list(self.samples),
             **({"load": self.load} if self.load is not None else {}),
             **({"instance": self.instance} if self.instance is not None else {}),
+            **({"leaving": True} if self.leaving else {}),
         }
 
 

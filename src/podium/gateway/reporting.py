@@ -9,6 +9,7 @@ import contextlib
 import logging
 import random
 import time
+from dataclasses import replace
 from typing import Any
 
 from podium.gateway.admin import Admin
@@ -30,6 +31,8 @@ _SHORTEST_WAIT, _LONGEST_WAIT = 0.05, 2.0
 _CLAIM_SECONDS = 8.0
 """An agent that was killed and started elsewhere has its name again when the one before has been silent for 5 s: so
 one whose name is taken tries for longer than that."""
+
+_LEAVE_SECONDS = 2.0
 
 
 class Reporting:
@@ -102,6 +105,17 @@ class Reporting:
             except Refused as error:
                 self._name_is_taken(error)
                 await asyncio.sleep(self._settings.heartbeat)
+
+    async def leave(self) -> None:
+        """Tell the server that Envoy has ended, so that nothing waits for this gateway; a server that cannot be told
+        gives it up in time."""
+        if not self._known:
+            return
+        try:
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self._reporter.report(replace(self._document([]), leaving=True))
+        except (Unavailable, Refused, TimeoutError) as error:
+            log.info("the server was not told that this gateway has ended: %r", error)
 
     async def _deliver(self, report: Report) -> None:
         await self._reporter.report(report)

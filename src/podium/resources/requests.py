@@ -314,6 +314,8 @@ class GatewayReport(Spec):
     """None: nothing was counted this time."""
     instance: ReportingInstance | None = None
     """None: of an agent from before they said so; whoever reports last counts."""
+    leaving: bool = False
+    """Its Envoy was drained and has ended: this is the last report, and nothing waits for this gateway any more."""
 
 
 class GatewayReceipt(Status):

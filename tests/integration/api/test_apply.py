@@ -286,6 +286,23 @@ def test_a_report_is_kept_and_wakes_what_waits_for_it(served: ApiServer) -> None
     )
 
 
+def test_a_gateway_that_leaves_is_known_no_longer(served: ApiServer) -> None:
+    http = served.http((served.home / "gateway.token").read_text().strip())
+    one = {"home": "h1", "start": "s1", "host": "here", "pid": 7}
+    report = {"observedVersion": 1, "instance": one}
+    assert http.put("/api/v1/gateways/leaving", json=report).status_code == 200
+
+    def known() -> list[str]:
+        return [item["name"] for item in served.http().get("/api/v1/gateways").json()["items"]]
+
+    assert "leaving" in known()
+    stranger = {"observedVersion": 1, "instance": {**one, "home": "h2", "start": "s2"}, "leaving": True}
+    assert http.put("/api/v1/gateways/leaving", json=stranger).status_code == 409
+    assert "leaving" in known()
+    assert http.put("/api/v1/gateways/leaving", json=report | {"leaving": True}).status_code == 200
+    assert "leaving" not in known()
+
+
 def test_a_workspace_s_quota_says_which_and_by_how_much(churn: ApiServer) -> None:
     http = churn.http()
 

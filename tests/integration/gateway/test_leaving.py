@@ -48,6 +48,7 @@ def test_it_serves_on_while_its_health_check_fails(
     # The second signal cuts the notice short.
     assert gateway.signal_agent(signal.SIGINT) == 0
     assert not gateway.answers()
+    assert [report.get("leaving", False) for report in server.reports[-2:]] == [False, True]
 
 
 def test_an_agent_that_dies_meanwhile_is_followed_by_one_that_takes_it_back(

@@ -17,7 +17,7 @@ from podium.resources.errors import NotFound
 from podium.resources.load import LoadReport
 from podium.resources.requests import GatewayConfig, GatewayReceipt, GatewayReport, RetiringToken
 from podium.resources.rollout import FINAL_PHASES
-from podium.store import FORMER, INSTANCE, GatewayRow, LoadRow, SampleRow
+from podium.store import FORMER, INSTANCE, GatewayRow, LoadRow, RouteLoadRow, SampleRow
 
 App = Annotated[Services, Depends(services_of)]
 GatewayName = Annotated[
@@ -89,10 +89,13 @@ def _add_report(routes: APIRouter) -> None:
         instance = None if said is None else GatewayInstance(said.home, said.start, said.host, said.pid)
         services.store.report_gateway(GatewayRow(name, now, observed, rejected, dict(given.envoy)), instance)
         if given.load is not None:
-            services.store.record_load(name, now.timestamp(), _load_rows(name, given.load, now.timestamp()))
+            at, load = now.timestamp(), given.load
+            services.store.record_load(name, at, _load_rows(name, load, at), _route_rows(name, load, at))
         kept, concerned = _keep(services, name, given)
         concerned |= _awakened(services, given.load)
-        concerned |= _waiting(services, observed)
+        if given.leaving:
+            services.store.forget_gateway(name, caller.actor)
+        concerned |= _waiting(services, None if given.leaving else observed)
         if concerned:
             services.store.wake(*sorted(concerned))
         receipt = GatewayReceipt(samples=kept, version=services.store.current_version())
@@ -136,6 +139,23 @@ def _load_rows(gateway: str, load: LoadReport, now: float) -> list[LoadRow]:
     ]
 
 
+def _route_rows(gateway: str, load: LoadReport, now: float) -> list[RouteLoadRow]:
+    return [
+        RouteLoadRow(
+            at=now - one.age,
+            gateway=gateway,
+            epoch=load.epoch,
+            workspace=one.workspace,
+            route=one.route,
+            requests=one.requests,
+            errors=one.errors,
+            refused=one.refused,
+            limited=one.limited,
+        )
+        for one in load.routes
+    ]
+
+
 def _awakened(services: Services, load: LoadReport | None) -> set[str]:
     """The Deployments that scale and have requests again after a while without: their autoscaler looks rarely then."""
     names = {(one.workspace, one.deployment) for one in load.clusters if one.age > 0} if load else set()
@@ -173,12 +193,15 @@ def _keep(services: Services, gateway: str, given: GatewayReport) -> tuple[int, 
     return kept, concerned
 
 
-def _waiting(services: Services, observed: int) -> set[str]:
-    """The rollouts that wait for just this: a gateway that has loaded their weight, or refused something."""
+def _waiting(services: Services, observed: int | None) -> set[str]:
+    """The rollouts that wait for just this: a gateway that has loaded their weight, or refused something. None: one that
+    is waited for no longer."""
     with services.store.read() as tx:
         rollouts = tx.list("Rollout", fields=_UNFINISHED).items
     return {
-        item.uid for item in rollouts if not item.status.loaded and item.status.weight_version <= observed
+        item.uid
+        for item in rollouts
+        if not item.status.loaded and (observed is None or item.status.weight_version <= observed)
     }
 
 
