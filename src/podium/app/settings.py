@@ -9,16 +9,17 @@ import os
 import stat
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from podium.gateway.settings import CertificateFiles
+from podium.gateway.settings import AccessRecord, CertificateFiles
 from podium.resources.errors import InvalidInput, Issue, Refused
 from podium.resources.quantities import parse_size
 
 DEFAULT_API_PORT = 6780
 DEFAULT_GATEWAY_PORT = 6781
 _LONGEST_SOCKET_FOLDER = 50
+_LEAST_RECORD = 2**20
 _TLS_VARIABLES = {
     "api": ("PODIUM_API_TLS_CERT", "PODIUM_API_TLS_KEY"),
     "gateway": ("PODIUM_GATEWAY_TLS_CERT", "PODIUM_GATEWAY_TLS_KEY"),
@@ -55,6 +56,9 @@ class Settings:
     gateway_notice: int = 0
     """When the gateway is stopped: seconds for which its `/v2/health/ready` says no before it takes no new connections
     any more (PODIUM_GATEWAY_NOTICE)."""
+    gateway_record: AccessRecord | None = field(default_factory=AccessRecord)
+    """Where a line about each request goes (PODIUM_GATEWAY_RECORD: `on`, `off` or an absolute path;
+    PODIUM_GATEWAY_RECORD_SIZE, PODIUM_GATEWAY_RECORD_KEPT). None: nowhere."""
     gateway_name: str = "local"
     """Name of this machine's gateway in reports (PODIUM_GATEWAY_NAME)."""
     server_url: str | None = None
@@ -193,6 +197,7 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
     if tokens not in ("on", "off"):
         raise InvalidInput(Issue("PODIUM_GATEWAY_TOKENS", "expected on or off"))
     values["gateway_tokens"] = tokens == "on"
+    values["gateway_record"] = _record(environ)
     sources = environ.get("PODIUM_IMPORT_FROM") or environ.get("MLFLOW_TRACKING_URI")
     if sources:
         values["import_from"] = tuple(sources.split())
@@ -249,6 +254,30 @@ def _program_folders(text: str, home: Path) -> tuple[Path, ...]:
             words = f"{folder}: expected a folder apart from {home}, where Podium keeps its secrets"
             raise InvalidInput(Issue("PODIUM_PROGRAM_FOLDERS", words))
     return folders
+
+
+def _record(environ: Mapping[str, str]) -> AccessRecord | None:
+    said, path = environ.get("PODIUM_GATEWAY_RECORD") or "on", None
+    if said.lower() == "off":
+        return None
+    if said.lower() != "on":
+        path = Path(said).expanduser()
+        if not path.is_absolute() or path.is_dir() or not path.parent.is_dir():
+            wanted = "expected on, off, or the absolute path of a file in a folder that is there"
+            raise InvalidInput(Issue("PODIUM_GATEWAY_RECORD", f"{wanted}, not {said[:200]!r}"))
+    made = AccessRecord(path)
+    if environ.get("PODIUM_GATEWAY_RECORD_SIZE"):
+        try:
+            size = parse_size(environ["PODIUM_GATEWAY_RECORD_SIZE"])
+        except ValueError as error:
+            raise InvalidInput(Issue("PODIUM_GATEWAY_RECORD_SIZE", str(error))) from None
+        if size < _LEAST_RECORD:
+            raise InvalidInput(Issue("PODIUM_GATEWAY_RECORD_SIZE", "expected 1Mi or more"))
+        made = replace(made, size=size)
+    if environ.get("PODIUM_GATEWAY_RECORD_KEPT"):
+        variable = "PODIUM_GATEWAY_RECORD_KEPT"
+        made = replace(made, kept=_number(variable, environ[variable], 10_000))
+    return made
 
 
 def _number(variable: str, text: str, highest: int) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from podium.app.settings import is_loopback, private_folder, read_settings
-from podium.gateway.settings import CertificateFiles
+from podium.gateway.settings import AccessRecord, CertificateFiles
 from podium.resources.errors import InvalidInput, Refused
 
 
@@ -30,6 +30,12 @@ def test_the_command_line_wins_over_the_environment(tmp_path: Path) -> None:
         ("PODIUM_GATEWAY_PORT", "70000"),
         ("PODIUM_ENVIRONMENTS_LIMIT", "lots"),
         ("PODIUM_GATEWAY_TOKENS", "maybe"),
+        ("PODIUM_GATEWAY_RECORD", "access.log"),
+        ("PODIUM_GATEWAY_RECORD", "/nobody/made/this/access.log"),
+        ("PODIUM_GATEWAY_RECORD", "/"),
+        ("PODIUM_GATEWAY_RECORD_SIZE", "much"),
+        ("PODIUM_GATEWAY_RECORD_SIZE", "1Ki"),
+        ("PODIUM_GATEWAY_RECORD_KEPT", "-1"),
         ("PODIUM_WORKERS", "-1"),
         ("PODIUM_PROGRAM_FOLDERS", "opt/triton"),
         ("PODIUM_PROGRAM_FOLDERS", "/opt:/"),
@@ -39,6 +45,18 @@ def test_a_bad_value_names_its_variable(variable: str, value: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         read_settings({variable: value})
     assert caught.value.issues[0].field == variable
+
+
+def test_the_access_record_is_on_off_or_elsewhere(tmp_path: Path) -> None:
+    assert read_settings({}).gateway_record == AccessRecord()
+    assert read_settings({"PODIUM_GATEWAY_RECORD": "on"}).gateway_record == AccessRecord()
+    assert read_settings({"PODIUM_GATEWAY_RECORD": "OFF"}).gateway_record is None
+    given = {
+        "PODIUM_GATEWAY_RECORD": str(tmp_path / "requests"),
+        "PODIUM_GATEWAY_RECORD_SIZE": "256Mi",
+        "PODIUM_GATEWAY_RECORD_KEPT": "0",
+    }
+    assert read_settings(given).gateway_record == AccessRecord(tmp_path / "requests", 2**28, 0)
 
 
 def test_programs_come_from_folders_apart_from_podiums_own(tmp_path: Path) -> None:

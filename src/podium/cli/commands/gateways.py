@@ -15,7 +15,7 @@ from podium.cli.display import age, as_time, clean, coloured, print_table
 from podium.cli.output import emit, emit_list
 from podium.cli.reporting import note
 from podium.cli.session import Session, command, group, home_folder
-from podium.resources.errors import Refused
+from podium.resources.errors import InvalidInput, Issue, Refused
 
 if TYPE_CHECKING:
     from podium.client import Client
@@ -27,7 +27,11 @@ _SILENT_SECONDS = 5.0
 _LOOK_SECONDS = 0.2
 _GATEWAY_TLS = {"PODIUM_GATEWAY_TLS_CERT": "PODIUM_TLS_CERT", "PODIUM_GATEWAY_TLS_KEY": "PODIUM_TLS_KEY"}
 """Its own certificate, else the one for both parts."""
-_PASSED_ON = ("PODIUM_GATEWAY_METRICS_PORT",)
+_PASSED_ON = (
+    "PODIUM_GATEWAY_METRICS_PORT",
+    "PODIUM_GATEWAY_RECORD_SIZE",
+    "PODIUM_GATEWAY_RECORD_KEPT",
+)
 """Settings that are as for the gateway of `podium up`."""
 
 
@@ -77,10 +81,19 @@ def run(
             "PODIUM_SERVER_CA, else as --ca-file.",
         ),
     ] = None,
+    access_record: Annotated[
+        str,
+        typer.Option(
+            "--access-record",
+            metavar="PATH|off",
+            help="Where a line about each request is written; `on` is gateway/access.log in its folder.",
+        ),
+    ] = "on",
 ) -> None:
     """Run one more gateway of this server, in the foreground. Ctrl-C or SIGTERM stops it without losing a request:
     it says that it is going, serves on for --notice, lets requests under way end, and stops."""
     place = (folder or home_folder() / "gateways" / name).absolute()
+    recorded = _record_place(access_record)
     signers = server_ca or os.environ.get("PODIUM_SERVER_CA")
     with (replace(session, ca_file=Path(signers)) if signers else session).client() as client:
         _require_free(client, name, place)
@@ -92,11 +105,23 @@ def run(
     sys.stdout.flush()
     # Nothing else of the caller's own: this gateway has a home, a port and a token of its own.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PODIUM_")}
+    told |= {"PODIUM_GATEWAY_NOTICE": str(notice), "PODIUM_GATEWAY_RECORD": recorded}
     # With the token, `podium down` knows this very process again.
-    told |= {"PODIUM_GATEWAY_NOTICE": str(notice), "PODIUM_PROCESS_TOKEN": secrets.token_hex(16)}
+    told["PODIUM_PROCESS_TOKEN"] = secrets.token_hex(16)
     arguments = ["--home", str(place), "--gateway-host", host, "--gateway-port", str(port), "--alone"]
     command_line = [sys.executable, "-m", "podium.app", "gateway", *arguments]
     os.execve(sys.executable, command_line, environment | told)  # noqa: S606 - no shell
+
+
+def _record_place(said: str) -> str:
+    """As PODIUM_GATEWAY_RECORD has it. The one of the environment is the other gateway's file: none is shared."""
+    if said.lower() in ("on", "off"):
+        return said.lower()
+    path = Path(said).expanduser().absolute()
+    if path.is_dir() or not path.parent.is_dir():
+        wanted = "expected on, off, or a file in a folder that is there"
+        raise InvalidInput(Issue("--access-record", f"{wanted}, not {said[:200]!r}"))
+    return str(path)
 
 
 def _require_free(client: "Client", name: str, place: Path) -> None:
