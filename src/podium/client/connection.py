@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from podium.client.trust import authorities, own_certificate
 from podium.resources.errors import InvalidInput, Issue, Refused
+from podium.resources.trust import usual
 
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
@@ -73,7 +74,9 @@ class Connection:
     @property
     def verify(self) -> ssl.SSLContext | bool:
         """How certificates are checked: the system's way, or with further authorities. Raises InvalidInput."""
-        return True if self.ca_file is None else authorities(self.ca_file)
+        if self.ca_file is not None:
+            return authorities(self.ca_file)
+        return usual(self.url, self.gateway)
 
     @property
     def own(self) -> dict[str, ssl.SSLContext]:

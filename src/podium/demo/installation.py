@@ -32,6 +32,7 @@ class Installation:
             "PODIUM_GATEWAY_PORT": "0",
         }
         self._client: Client | None = None
+        self._supervisors: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
         try:
@@ -51,24 +52,27 @@ class Installation:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.home / "logs").mkdir(mode=0o700, exist_ok=True)
         with (self.home / "logs" / "supervisor.log").open("ab") as log:
-            subprocess.Popen(
+            supervisor = subprocess.Popen(
                 [sys.executable, "-m", "podium.app", "up", "--home", str(self.home)],
                 env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
+        self._supervisors.append(supervisor)
         self.wait_ready(timeout)
 
     def wait_ready(self, timeout: float = 90.0) -> None:
         """Until API and gateway answer. Raises Unavailable with the end of the logs."""
         deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            if self._ready("url", "/readyz") and self._ready("gateway", "/v2/health/ready"):
-                return
-            time.sleep(0.05)
+        # One client for all looks: to make one reads the system's certificates.
+        with httpx.Client(timeout=2) as asked:
+            while time.monotonic() < deadline:
+                if self._ready(asked, "url", "/readyz") and self._ready(asked, "gateway", "/v2/health/ready"):
+                    return
+                time.sleep(0.05)
         raise Unavailable(f"Podium did not become ready in {timeout:g} s\n{self.last_words()}")
 
-    def _ready(self, name: str, path: str) -> bool:
+    def _ready(self, asked: httpx.Client, name: str, path: str) -> bool:
         try:
-            return httpx.get(self.addresses()[name] + path, timeout=2).status_code == 200
+            return asked.get(self.addresses()[name] + path).status_code == 200
         except (httpx.HTTPError, OSError, ValueError, KeyError):
             return False
 
@@ -114,6 +118,9 @@ class Installation:
         done = self._app("down", *(["--keep-serving"] if keep_serving else []))
         if done.returncode != 0:
             raise Unavailable(f"podium down failed: {done.stderr.strip()}")
+        # They have ended, killed by somebody or now; they are this process's children, and it collects them.
+        while self._supervisors:
+            self._supervisors.pop().wait(30)
 
     def _app(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

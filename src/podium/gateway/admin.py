@@ -19,6 +19,7 @@ from podium.gateway.render.tls import SECRET
 from podium.gateway.render.weights import VERSION_KEY
 from podium.gateway.settings import CERTIFICATES, CLUSTERS, KINDS, LISTENERS, ROUTES, WEIGHTS
 from podium.resources.errors import Unavailable
+from podium.resources.trust import nobody
 
 _SECONDS = 5.0
 _SCOPES = {
@@ -62,7 +63,7 @@ class Admin:
 
     def __init__(self, socket: Path) -> None:
         transport = httpx.AsyncHTTPTransport(
-            uds=str(socket), limits=httpx.Limits(max_keepalive_connections=2)
+            uds=str(socket), verify=nobody(), limits=httpx.Limits(max_keepalive_connections=2)
         )
         self._client = httpx.AsyncClient(transport=transport, base_url="http://envoy", timeout=_SECONDS)
 

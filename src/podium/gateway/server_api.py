@@ -18,7 +18,7 @@ from podium.gateway.fleet import WATCHED_KINDS
 from podium.gateway.render.access import AccessRules
 from podium.resources.errors import Expired, Refused, Unavailable
 from podium.resources.kinds import KINDS, AnyResource
-from podium.resources.trust import Trust
+from podium.resources.trust import Trust, usual
 
 _PAGE = 500
 _CALL_SECONDS = 10.0
@@ -42,7 +42,7 @@ class ServerApi:
             headers=headers,
             timeout=_CALL_SECONDS,
             trust_env=False,
-            verify=True if trust is None else trust.context,
+            verify=usual(server_url) if trust is None else trust.context,
         )
         self._trust = trust
 

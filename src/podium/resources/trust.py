@@ -36,6 +36,18 @@ class Trust:
             return
 
 
+def usual(*addresses: str | None) -> ssl.SSLContext | bool:
+    """How httpx is to check where nothing is said: by the system's authorities, if one of the addresses is https."""
+    https = any(one is not None and one.lower().startswith("https:") for one in addresses)
+    return True if https else nobody()
+
+
+def nobody() -> ssl.SSLContext:
+    """Takes no certificate at all: for addresses that are not https. To read the system's authorities takes 70 ms, and
+    httpx does so for every client, whatever its address is, unless it is given a context."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def signed_by(file: Path) -> Trust:
     """The system's authorities and those of the file; names count."""
     return Trust(ssl.create_default_context(), file)
