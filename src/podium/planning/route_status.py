@@ -68,7 +68,7 @@ def decide(
     elif missing:
         phase, message = "Degraded", "; ".join(missing)
     else:
-        phase, message = "Ready", ""
+        phase, message = "Ready", _counting_apart(route, len(gateways))
     status = before.model_copy(
         update={"phase": phase, "message": message, "observed_generation": generation, "loaded": loaded}
     )
@@ -80,6 +80,14 @@ def decide(
     young = new_wish or now - (route.metadata.updated_at or now) < _YOUNG
     wait = _LATER if phase in ("Ready", "Degraded") else _SOON if young else _SLOWER
     return RouteOutcome(status, new_wish, events, now + wait)
+
+
+def _counting_apart(route: Route, gateways: int) -> str:
+    """What the numbers of a limit mean where several gateways count, each for itself."""
+    limits = route.spec.limits
+    if gateways < 2 or limits is None or (limits.route is None and limits.per_caller is None):
+        return ""
+    return f"limits count per gateway: {gateways} gateways let {gateways} times as much through"
 
 
 def _why_not(deployment: Deployment | None) -> str:

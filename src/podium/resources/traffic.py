@@ -74,7 +74,7 @@ class RateLimit(Spec):
 
     requests: Annotated[int, Field(ge=1, le=1_000_000)]
     per: Annotated[Duration, Field(ge=0.05, le=3600)] = 1.0
-    """At most an hour: a change of routes fills the bucket, so it limits rates and is no account of days."""
+    """At most an hour: a gateway that starts has a full bucket, so it limits rates and is no account of days."""
     burst: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """How many may come at once after a pause. None: `requests`."""
 
@@ -114,7 +114,7 @@ class Limits(Spec):
     per_caller: RateLimit | None = None
     """Of each caller: the name of its token, or the client's address where no token is asked for."""
     callers: Annotated[int, Field(ge=1, le=10_000)] = 1000
-    """How many callers are told apart at once; beyond that the one that was quiet for longest starts afresh."""
+    """How many callers are told apart at once, at least; beyond that who was quiet for longest starts afresh."""
     adaptive: AdaptiveConcurrency | None = None
     """On requests under way, of all callers together."""
 

@@ -75,3 +75,15 @@ def test_it_looks_often_only_while_a_change_is_young() -> None:
     assert soon < datetime.timedelta(seconds=1) < slow
     ready = decide(route(), BOTH, [GatewayWord("g1", 10, "")], now=NOW)
     assert ready.next_at - NOW > datetime.timedelta(minutes=1)
+
+
+def test_limits_that_several_gateways_count_are_said_to_be_so() -> None:
+    limited = KINDS["Route"].parse(
+        {**route().document(), "spec": {"rules": [{"to": "a"}], "limits": {"perCaller": {"requests": 5}}}}
+    )
+    words = [GatewayWord(f"g{number}", 10, "") for number in range(3)]
+    alone, three = (decide(limited, BOTH, words[:count], now=NOW).status for count in (1, 3))
+    assert (alone.phase, alone.message) == ("Ready", "")
+    assert three.phase == "Ready"
+    assert three.message == "limits count per gateway: 3 gateways let 3 times as much through"
+    assert decide(route(), BOTH, words, now=NOW).status.message == ""
