@@ -11,6 +11,7 @@ from urllib.parse import quote, urlsplit
 
 from podium.cli.display import clean, coloured, size
 from podium.load.bounds import NotAllowed
+from podium.load.wire import NOT_TRUSTED, WANTS_A_CERTIFICATE
 from podium.resources.errors import InvalidInput, Issue, Refused
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 _BODIES = 64
 _PERCENTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
+_NEXT_STEPS = {
+    NOT_TRUSTED: "--ca FILE names who signed it",
+    WANTS_A_CERTIFICATE: "--client-cert FILE and --client-key FILE name it",
+}
 _BARS = 12
 _WIDTH = 40
 
@@ -188,6 +193,9 @@ def show(found: "Found", wish: Mapping[str, Any]) -> None:
         )
     for words, count in found.errors.most_common(10):
         print(f"{coloured('failed', 'red')}    {count:,} x {clean(words)}")
+    for words, step in _NEXT_STEPS.items():
+        if any(error.startswith(words) for error in found.errors):
+            print(f"next      {step}")
     for status, text in sorted(found.samples.items()):
         print(f"{status}       {clean(text)[:200]}")
     if found.unsent:

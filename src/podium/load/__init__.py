@@ -3,6 +3,7 @@
     histogram   latencies in buckets of less than one percent; adds up over processes
     requests    one request as bytes
     bodies      inputs made up from what a model says that it takes
+    tls         how a server is known by its certificate
     wire        one connection, over TCP, TLS or a Unix socket
     generator   the loop: as fast as it is answered (closed), or at a rate whatever the answers do (open)
     __main__    a process of its own, so that nothing else disturbs it; run by its file, imports no other package

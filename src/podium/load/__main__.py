@@ -4,7 +4,7 @@ Reads jobs as lines of JSON on stdin and answers each with lines of JSON on stdo
 second, then `{"found": ...}`, or `{"error": text}`. The line `stop` ends a job early; the end of stdin ends the
 process, in the middle of a job too. Started by `driver`.
 
-    job   {"place": {"unix" | "address", "port", "tls": null or {"name", "authorities", "insecure"}},
+    job   {"place": {"unix" | "address", "port", "tls": null or as `tls.Tls.document` has it},
            "requests": [text, each letter a byte], "connections", "seconds", "settle", "rate", "random", "limit",
            "timeout", "first", "core": number or null}
 """
@@ -12,7 +12,6 @@ process, in the middle of a job too. Started by `driver`.
 import json
 import os
 import resource
-import ssl
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,14 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from podium.load.generator import Found, Plan, Run
+from podium.load.tls import context_of
 from podium.load.wire import Place
 
 
 def plan_of(job: dict[str, Any]) -> Plan:
-    """A job as a plan. Raises OSError for authorities that cannot be read."""
-    place, tls = job["place"], None
-    if place.get("tls"):
-        tls = ssl.create_default_context()
-        if place["tls"]["authorities"]:
-            tls.load_verify_locations(cafile=place["tls"]["authorities"])
-        if place["tls"]["insecure"]:
-            tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    """A job as a plan. Raises OSError for certificates that cannot be read."""
+    place = job["place"]
+    tls = context_of(place["tls"]) if place.get("tls") else None
     where = Place(
         unix=place.get("unix", ""), address=place.get("address", ""), port=place.get("port", 0), tls=tls,
         server_name=place["tls"]["name"] if place.get("tls") else "",

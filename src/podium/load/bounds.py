@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from podium.load.tls import Tls
+
 LONGEST_SECONDS = 3600.0
 MOST_CONNECTIONS = 10_000
 MOST_REQUESTS = 50_000_000
 HIGHEST_RATE = 1_000_000.0
 LONGEST_TIMEOUT = 600.0
+_AS_THE_SYSTEM_KNOWS = Tls()
 
 
 class NotAllowed(Exception):
@@ -37,10 +40,13 @@ class Destination:
     loopback: bool
     name: str
 
-    def place(self, *, authorities: str | None = None, insecure: bool = False) -> dict[str, Any]:
-        """For `Job.place`."""
-        tls = {"name": self.name, "authorities": authorities, "insecure": insecure} if self.secure else None
-        return {"address": self.address, "port": self.port, "tls": tls}
+    def place(self, tls: Tls = _AS_THE_SYSTEM_KNOWS) -> dict[str, Any]:
+        """For `Job.place`; `tls` counts for https only."""
+        return {
+            "address": self.address,
+            "port": self.port,
+            "tls": tls.document(self.name) if self.secure else None,
+        }
 
 
 def destination(url: str, *, owned: bool) -> Destination:

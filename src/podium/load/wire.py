@@ -13,6 +13,8 @@ _PIECE = 256 * 1024
 _LONGEST_HEAD = 64 * 1024
 _LONGEST_SAMPLE = 500
 _EMPTY = (204, 304)
+NOT_TRUSTED = "the certificate is not trusted"
+WANTS_A_CERTIFICATE = "the server wants a certificate of its client"
 
 
 class Broken(Exception):
@@ -231,7 +233,9 @@ def _open(place: Place) -> socket.socket:
 
 def _words(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is not trusted: {error.verify_message}"
+        return f"{NOT_TRUSTED}: {error.verify_message}"
+    if isinstance(error, ssl.SSLError) and "CERTIFICATE_REQUIRED" in str(error.reason):
+        return WANTS_A_CERTIFICATE
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason or error}"
     known = {

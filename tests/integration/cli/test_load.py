@@ -1,8 +1,10 @@
 """`podium load`: what is asked on the wire, what is told of it, and whom it does not ask."""
 
+import contextlib
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.api.server import ApiServer
+from tests.integration.certificates import Authority
 from tests.integration.cli.conftest import Podium
 from tests.unit.load.scripted import Scripted, scripted
 
@@ -131,7 +134,7 @@ def test_the_token_goes_to_the_gateway_and_to_nobody_else(
         (["http://127.0.0.1:9", "-H", "content-length: 4"], "--header: the header content-length is set"),
         (["http://127.0.0.1:9", "--body", "none"], "none: No such file"),
         (["http://127.0.0.1:9", "--method", "HEAD"], "--method"),
-        (["https://127.0.0.1:9", "--ca", "none.pem"], "--ca: no such file: none.pem"),
+        (["https://127.0.0.1:9", "--ca", "none.pem"], "none.pem: No such file or directory"),
         (["churn", "--input", "{"], "--input: expected JSON"),
     ],
 )
@@ -162,3 +165,74 @@ def test_ctrl_c_tells_what_there_is(tmp_path: Path) -> None:
         assert told["interrupted"] is True
         assert told["requests"]["answered"] == len(server.requests) >= 50
     assert process.returncode == 130
+
+
+@contextlib.contextmanager
+def secured(authority: Authority, name: str = "localhost", *, clients: bool = False) -> Iterator[Scripted]:
+    """With a certificate of that authority; `clients`: wants one of them, too."""
+    files = authority.issue(names=(name,)).write(authority.folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.chain, files.key)
+    if clients:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(authority.file)
+    with scripted(tls=context) as server:
+        yield server
+
+
+def test_who_is_trusted_over_tls_as_by_every_command(
+    podium: Podium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "certificates").mkdir()
+    authority = Authority(tmp_path / "certificates")
+    few = ("-n", "4", "-c", "2")
+    with secured(authority) as server:
+        url = f"https://localhost:{server.port}/x"
+        for named in ("--ca", "--ca-file"):
+            assert "4 answers" in podium("load", url, *few, named, str(authority.file)).out
+        with monkeypatch.context() as patch:
+            patch.setenv("PODIUM_CA_FILE", str(authority.file))
+            assert "4 answers" in podium("load", url, *few).out
+        asked = len(server.requests)
+        stranger = podium("load", url, *few, "--fail-on-error", code=1).out
+        assert "4 x the certificate is not trusted: " in stranger
+        assert "next      --ca FILE names who signed it" in stranger
+        assert len(server.requests) == asked
+    # The gateway of this home's `podium up` is known by its certificate, whatever names are in it; nobody else is.
+    with secured(authority, "models.example.org") as server:
+        url = f"https://127.0.0.1:{server.port}"
+        other = podium("load", f"{url}/x", *few, "--ca", str(authority.file)).out
+        assert "4 x the certificate is not trusted: IP address mismatch" in other
+        known = {"gateway": url, "certificates": {"gateway": str(authority.folder / "tls.crt")}}
+        home = Path(os.environ["PODIUM_HOME"])
+        home.mkdir(exist_ok=True)
+        (home / "connection.json").write_text(json.dumps(known))
+        assert "4 answers" in podium("load", f"{url}/x", *few).out
+        assert "not trusted" in podium("load", f"https://localhost:{server.port}/x", *few).out
+
+
+def test_a_certificate_of_ones_own(podium: Podium, tmp_path: Path) -> None:
+    (tmp_path / "certificates").mkdir()
+    (tmp_path / "mine").mkdir()
+    authority = Authority(tmp_path / "certificates")
+    mine = authority.issue(names=("client",)).write(tmp_path / "mine")
+    both = tmp_path / "both.pem"
+    both.write_bytes(mine.chain.read_bytes() + mine.key.read_bytes())
+    with secured(authority, clients=True) as server:
+        url, few = f"https://localhost:{server.port}/", ("-n", "4", "-c", "2", "--ca", str(authority.file))
+        pair = ("--client-cert", str(mine.chain), "--client-key", str(mine.key))
+        assert "4 answers" in podium("load", url, *few, *pair).out
+        assert "4 answers" in podium("load", url, *few, "--client-cert", str(both)).out
+        without = podium("load", url, *few).out
+        assert "x the server wants a certificate of its client" in without
+        assert "next      --client-cert FILE" in without
+        another = ("--client-cert", str(mine.chain), "--client-key", str(authority.folder / "tls.key"))
+        for arguments, words in (
+            (another, "--client-cert: "),
+            (another, "its private key is another one's"),
+            (pair[2:], "--client-key: expected --client-cert with it"),
+            (("--client-cert", str(authority.file)), "is no certificate with its key"),
+            (("--client-cert", "none.pem"), "none.pem: No such file or directory"),
+            (("--ca", str(mine.key)), "mine/tls.key: holds no certificate in PEM"),
+        ):
+            assert words in podium("load", url, *few, *arguments, code=1).err

@@ -4,6 +4,7 @@ import pytest
 
 from podium.load import bounds
 from podium.load.requests import request_bytes, target_of
+from podium.load.tls import Tls
 
 
 def test_a_whole_request() -> None:
@@ -68,7 +69,10 @@ def test_who_may_not_be_asked(url: str, words: str) -> None:
 def test_a_host_of_ones_own_may_be_asked_when_one_says_so() -> None:
     found = bounds.destination("https://192.0.2.1/x?y", owned=True)
     assert (found.address, found.port, found.loopback) == ("192.0.2.1", 443, False)
-    assert found.place()["tls"] == {"name": "192.0.2.1", "authorities": None, "insecure": False}
+    assert found.place(Tls(authorities="ca.pem"))["tls"] == {
+        "name": "192.0.2.1", "authorities": "ca.pem", "exactly": None, "insecure": False, "certificate": None,
+        "key": None,
+    }  # fmt: skip
 
 
 def test_bounds_name_the_option_and_what_is_allowed() -> None:
