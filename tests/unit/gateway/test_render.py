@@ -24,7 +24,7 @@ from podium.gateway.render.listener import listener
 from podium.gateway.render.read_back import clusters_of, entries_of, is_configured, resources_of
 from podium.gateway.render.routes import DEFAULT_MAX_BODY, entry_routes, route_table
 from podium.gateway.render.weights import over, read_weights, weights_document, weights_of
-from podium.gateway.settings import LIMITS, GatewaySettings
+from podium.gateway.settings import GatewaySettings
 from podium.planning.routing import WHOLE, Arm, RouteEntry
 from podium.resources.errors import InvalidInput
 
@@ -128,7 +128,7 @@ def test_calls_take_the_routes_that_requests_take(tmp_path: Path) -> None:
         "envoy.filters.http.health_check", "podium.entrance.note", "podium.entrance.again", "podium.grpc.naming",
         "podium.v1",
         "podium.streams", "podium.tokens", "podium.place", "podium.revoked", "podium.access",
-        "envoy.filters.http.custom_response", "envoy.filters.http.buffer", *(f"podium.{kind}" for kind in LIMITS),
+        "envoy.filters.http.custom_response", "envoy.filters.http.buffer", "podium.limits",
         "podium.variant", "podium.variant.again", "podium.adaptive", "envoy.filters.http.grpc_http1_reverse_bridge",
         "podium.grpc.bridging",
         "envoy.filters.http.router",
@@ -238,6 +238,23 @@ def test_tokens_that_were_rotated_are_policies_of_their_own() -> None:
     )
 
 
+def test_the_commonest_tokens_are_asked_about_first() -> None:
+    """Envoy sorts policies by name and stops at the first that says yes."""
+    said = {"jwks": JWKS, "issuer": "podium", "tokensRequired": True, "revoked": []}
+    content = access(AccessRules.parse(said), ["team", "default", "all"]).content
+    names = sorted(json.loads(content)["resources"][0]["typed_config"]["rules"]["policies"])
+    assert names[0].endswith("workspace default")
+    assert [name.split(" ", 1)[1] for name in names[-2:]] == ["workspace all", "workspace team"]
+
+
+def test_nothing_is_counted_by_caller_where_nobody_can_ask(tmp_path: Path) -> None:
+    given_settings = GatewaySettings(home=tmp_path, name="g1", server_url="http://127.0.0.1:1", port=1)
+    assert b"podium.callers" not in listener(given_settings).content
+    asked = listener(replace(given_settings, metrics_port=9464)).content
+    assert b"podium.callers" in asked
+    assert b"podium.routes" in asked
+
+
 def _jti(value: dict[str, Any]) -> dict[str, Any]:
     path = [{"key": "podium"}, {"key": "jti"}]
     found = {"filter": "envoy.filters.http.jwt_authn", "path": path, "value": value}
@@ -317,7 +334,7 @@ def test_envoy_takes_whatever_specs_allow(tmp_path: Path, found: list[Wish], gon
             tokens(rules),
             revoked(rules),
             access(rules, [wish.entry.workspace for wish in found]),
-            *(limits_document(kind, held) for kind in LIMITS),
+            limits_document(held),
         )
         for config in json.loads(content.content)["resources"]
     }

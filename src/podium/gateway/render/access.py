@@ -206,21 +206,22 @@ def access(rules: AccessRules, workspaces: Iterable[str]) -> Document:
     is not listed takes tokens for all, and those with a scope in it."""
     if not rules.required:
         return _document(ACCESS, {})
+    # Envoy asks them in the order of their names, until one says yes.
     policies = {
-        "own": {
-            "permissions": [_path({"exact": "/v2"}), _path({"prefix": "/v2/health/"})],
-            "principals": [{"any": True}],
-        },
-        "all": _policy([{"any": True}], "*"),
-        "scoped metadata": _scoped(_reading(), "metadata"),
-        "scoped predict": _scoped({"not_rule": _reading()}, "predict"),
-        f"workspace {DEFAULT_WORKSPACE}": _policy(
+        f"1 workspace {DEFAULT_WORKSPACE}": _policy(
             [_path({"prefix": "/v2/models/"}), _path({"prefix": f"/ws/{DEFAULT_WORKSPACE}/"})],
             DEFAULT_WORKSPACE,
         ),
+        "2 all": _policy([{"any": True}], "*"),
+        "3 own": {
+            "permissions": [_path({"exact": "/v2"}), _path({"prefix": "/v2/health/"})],
+            "principals": [{"any": True}],
+        },
+        "4 scoped predict": _scoped({"not_rule": _reading()}, "predict"),
+        "5 scoped metadata": _scoped(_reading(), "metadata"),
     }
     for name in sorted(set(workspaces) - {DEFAULT_WORKSPACE}):
-        policies[f"workspace {name}"] = _policy([_path({"prefix": f"/ws/{name}/"})], name)
+        policies[f"6 workspace {name}"] = _policy([_path({"prefix": f"/ws/{name}/"})], name)
     return _document(ACCESS, {"rules": {"action": "ALLOW", "policies": policies}})
 
 

@@ -1,4 +1,4 @@
-"""Requests counted by caller, by what they asked for and by answer. Called by `listener`.
+"""Requests counted by caller, by what they asked for and by answer. Called by `listener` where metrics are wanted.
 
 Envoy counts by itself (its access logger `stats`), at a few microseconds a request. There are at most so many counters,
 whatever callers do: subjects come from tokens that the server signed, and what is over the limit is not counted by
