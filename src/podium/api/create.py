@@ -5,6 +5,7 @@ waits for open answers, and a watch is one that never ends by itself.
 """
 
 import contextlib
+import functools
 import logging
 import re
 import secrets
@@ -67,8 +68,19 @@ def create_app(services: Services) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.services, app.state.hub, app.state.metrics = services, hub, metrics
-    checked = [Depends(only_known_parameters)]
-    api = APIRouter(prefix=PREFIX, dependencies=checked)
+    app.include_router(_api())
+    app.include_router(health.router(), dependencies=[Depends(only_known_parameters)])
+    problems.install(app)
+    openapi.install(app)
+    app.add_middleware(RequestContext, metrics=metrics)
+    return app
+
+
+@functools.cache
+def _api() -> APIRouter:
+    """All paths under the prefix. They find the services by the application that is asked, so that all applications of
+    a process share them: they take most of the time that an application takes to make."""
+    api = APIRouter(prefix=PREFIX, dependencies=[Depends(only_known_parameters)])
     # What is more than an object comes first: no object's name can hide it.
     for part in (
         apply,
@@ -88,12 +100,7 @@ def create_app(services: Services) -> FastAPI:
     ):
         api.include_router(part.router())
     api.include_router(health.schemas())
-    app.include_router(api)
-    app.include_router(health.router(), dependencies=checked)
-    problems.install(app)
-    openapi.install(app)
-    app.add_middleware(RequestContext, metrics=metrics)
-    return app
+    return api
 
 
 def end_watches(app: FastAPI) -> None:

@@ -33,6 +33,7 @@ from podium.resources.profile import Profile, ProfilePoint, ProfileProposal, Pro
 from podium.resources.requests import ImportRequest, PushRequest, ReplicaLog
 from podium.resources.shape import Metadata, Resource
 from podium.store import Actor, Store, TokenRow
+from tests.migrated import migrated
 
 TESTER = Actor("tester", "user")
 
@@ -200,8 +201,9 @@ def serving(
     home: Path, *, database: str | None = None, settings: ApiSettings | None = None
 ) -> Iterator[ApiServer]:
     """Runs a server in a thread until the block ends."""
-    store = Store.open(database or f"sqlite:///{home / 'podium.db'}")
-    store.migrate()
+    store = Store.open(database or migrated(home / "podium.db"))
+    if database is not None:
+        store.migrate()
     tokens = bootstrap(
         store,
         key_file=home / "key.pem",

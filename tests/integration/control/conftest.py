@@ -15,6 +15,7 @@ from podium.resources.model import ModelSpec, ModelStatus, ModelVersionSpec, Mod
 from podium.resources.shape import Metadata, Resource
 from podium.store import Actor, GatewayRow, SampleRow, Store
 from podium.targets.port import ReplicaObservation, ReplicaWish
+from tests.migrated import migrated
 
 USER = Actor("tester", "user")
 
@@ -203,7 +204,6 @@ class Plant:
 
 @pytest.fixture
 def plant(tmp_path: Path) -> Iterator[Plant]:
-    store = Store.open(f"sqlite:///{tmp_path / 'p.db'}")
-    store.migrate()
+    store = Store.open(migrated(tmp_path / "p.db"))
     yield Plant(store)
     store.close()

@@ -37,6 +37,7 @@ from podium.targets.process import ProcessTarget
 from runtime.tests.replica import python_version
 from tests.integration.gateway.conftest import until
 from tests.integration.gateway.one_envoy import OneEnvoy, one_envoy
+from tests.migrated import migrated
 
 RUNTIME = Path(podium_runtime.__file__).parent.parent
 ACTOR = Actor("tester", "user")
@@ -47,9 +48,8 @@ class Site:
 
     def __init__(self, place: Path, python: Path, sources: dict[str, str], envoy: OneEnvoy) -> None:
         self.place, self.envoy = place, envoy
-        self.database = f"sqlite:///{place / 'podium.db'}"
+        self.database = migrated(place / "podium.db")
         self.store = Store.open(self.database)
-        self.store.migrate()
         self._short = Path(tempfile.mkdtemp(dir="/tmp", prefix="psh"))
         self.target = ProcessTarget(place / "replicas", self._short / "sockets")
         self.revisions = {name: self._start(name, source, python) for name, source in sources.items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from podium.store import Store
+from tests.migrated import migrated
 from tests.postgres import postgres_url
 
 __all__ = ["postgres_url"]
@@ -22,9 +23,12 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def store(database_url: str) -> Iterator[Store]:
     """A store with its tables."""
+    if database_url.startswith("sqlite"):
+        migrated(Path(database_url.removeprefix("sqlite:///")))
     opened = Store.open(database_url)
     try:
-        opened.migrate()
+        if opened.schema_version() == "":
+            opened.migrate()
         yield opened
     finally:
         opened.close()
