@@ -250,7 +250,8 @@ class Loader:
         if any(_clusters(self._good.get(key)) != _clusters(piece) for key, piece in changed.items()):
             await self._put(CLUSTERS, self._cluster_file([*before, *wanted.values()]))
         try:
-            await self._put_limits(_limits_of(changed, self._good), wanted)
+            if any(_limited_anew(self._good.get(key), piece) for key, piece in changed.items()):
+                await self._put_limits(wanted)
             weights = _weights(wanted.values())
             for key in changed:
                 weights |= over(_weights([self._good.get(key)]), _weights([wanted.get(key)]))
@@ -262,7 +263,8 @@ class Loader:
                 await self._put(ROUTES, route_table(routes, configured=True, version=__version__))
         except RefusedByEnvoy:
             with contextlib.suppress(RefusedByEnvoy):
-                await self._put_limits(_limits_of(changed, self._good), self._good)
+                if any(_limited_anew(self._good.get(key), piece) for key, piece in changed.items()):
+                    await self._put_limits(self._good)
                 await self._put(WEIGHTS, weights_document(_weights(self._good.values())))
                 await self._put(CLUSTERS, self._cluster_file(self._good.values()))
             raise
@@ -278,17 +280,13 @@ class Loader:
 
     def _read_buckets(self) -> dict[Key, limits.Buckets]:
         """Of the Routes that an agent before this one had in force."""
-        found: dict[Key, limits.Buckets] = {}
-        for kind in LIMITS:
-            own = limits.read_buckets(kind, self._files.read(kind) or b"")
-            found |= {route_key(*place): held for place, held in own.items()}
-        return found
+        found = limits.read_buckets(self._files.read(LIMITS) or b"")
+        return {route_key(*place): held for place, held in found.items()}
 
-    async def _put_limits(self, kinds: Iterable[str], pieces: Mapping[Key, Piece]) -> None:
-        """Buckets stand before the routes that count by them. Each document that is written fills those in it."""
-        held = [piece.buckets for piece in pieces.values() if piece.buckets is not None]
-        for kind in kinds:
-            await self._put(kind, limits.limits_document(kind, held))
+    async def _put_limits(self, pieces: Mapping[Key, Piece]) -> None:
+        """Before the routes that count by them. It fills all buckets."""
+        held = (piece.buckets for piece in pieces.values() if piece.buckets is not None)
+        await self._put(LIMITS, limits.limits_document(held))
 
     def _cluster_file(self, pieces: Iterable[Piece]) -> Document:
         """Later pieces win over earlier ones, and all over what lingers. Sorted: equal sets are equal files."""
@@ -350,7 +348,7 @@ def _closed() -> Sequence[tuple[str, Document]]:
         (REVOKED, access.revoked(shut)),
         (ACCESS, access.access(shut, ())),
         (TOKENS, access.tokens(shut)),
-        *((kind, limits.limits_document(kind, ())) for kind in LIMITS),
+        (LIMITS, limits.limits_document(())),
     )
 
 
@@ -371,14 +369,10 @@ def _weights(pieces: Iterable[Piece | None]) -> dict[str, int]:
     return {key: weight for piece in pieces if piece for key, weight in piece.weights.items()}
 
 
-def _limits_of(changed: Mapping[Key, Piece | None], good: Mapping[Key, Piece]) -> list[str]:
-    """The documents with limits that a change touches."""
-    kinds: set[str] = set()
-    for key, piece in changed.items():
-        before, after = (one.buckets if one else None for one in (good.get(key), piece))
-        if before != after:
-            kinds |= {one.kind for one in (before, after) if one is not None}
-    return sorted(kinds)
+def _limited_anew(before: Piece | None, piece: Piece | None) -> bool:
+    """Is there a limit that was not there?"""
+    wanted = piece.buckets if piece else None
+    return wanted is not None and wanted.more_than(before.buckets if before else None)
 
 
 def _in_force(pieces: Mapping[Key, Piece]) -> Iterable[EntryRoutes]:

@@ -166,7 +166,7 @@ class Layout:
             raise Refused(f"{self.run}: too long a path for sockets", next_step="name a shorter run folder")
 
 
-LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES = (
+LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES, LIMITS = (
     "listeners",
     "clusters",
     "routes",
@@ -175,9 +175,8 @@ LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES = (
     "access",
     "revoked",
     "certificates",
+    "limits",
 )
-LIMITS = tuple(f"limits{number}" for number in range(8))
-"""Each with the limits of some Routes: what changes in one of them starts the counts in it anew, and no others."""
-KINDS = (LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES, *LIMITS)
-"""The watched documents. `tokens` (signatures), `access` (workspaces), `revoked` and `LIMITS` are filters of their own;
+KINDS = (LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES, LIMITS)
+"""The watched documents. `tokens` (signatures), `access` (workspaces), `revoked` and `limits` are filters of their own;
 `certificates` is there where there is TLS."""

@@ -72,7 +72,7 @@ class OneEnvoy:
             (REVOKED, access.revoked(rules)),
             (ACCESS, access.access(rules, ())),
             (TOKENS, access.tokens(rules)),
-            *((kind, limits_document(kind, held)) for kind in LIMITS),
+            (LIMITS, limits_document(held)),
             (LISTENERS, listener(self.settings)),
         ):
             self._files.write(kind, content)

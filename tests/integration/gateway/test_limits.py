@@ -1,6 +1,7 @@
 """How many requests a route lets through: a real Envoy, with the gateway's own listener."""
 
 import concurrent.futures
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,8 @@ WISHES: dict[str, dict[str, Any]] = {
     "refill": {"route": {"requests": 10, "per": "1s", "burst": 1}},
     "rules": {"route": {"requests": 6, **HOUR}},
     "kept": {"route": {"requests": 4, **HOUR}, "perCaller": {"requests": 3, **HOUR}},
+    "slow-callers": {"route": {"requests": 3, **HOUR}, "perCaller": {"requests": 1, **HOUR}},
+    "fast-callers": {"route": {"requests": 3, **HOUR}, "perCaller": {"requests": 60, "burst": 1, **HOUR}},
     "shut": {"route": {"requests": 2, **HOUR}},
     "body": {"route": {"requests": 1, **HOUR}},
 }
@@ -49,8 +52,6 @@ def limit_route(name: str, path: str | None = None) -> dict[str, Any]:
 
 
 ONCE: dict[str, Any] = {"route": {"requests": 1, **HOUR}}
-NAMES = [f"other-{number}" for number in range(200)]
-"""More Routes, of which some are in each document."""
 ROUTES = [
     *(limit_route(name, f"/rules/{number}") for number, name in enumerate(["rules"] * 3)),
     *(limit_route(name) for name in WISHES if name not in ("rules", "shut")),
@@ -70,11 +71,15 @@ def served() -> Iterator[tuple[OneEnvoy, Upstream]]:
         yield envoy.start(ROUTES, [cluster(arm_of("model", model))], held=HELD), model
 
 
-def loaded(envoy: OneEnvoy, kind: str) -> None:
-    """Envoy has the document of this kind that was written last."""
-    version = WatchedFiles(envoy.settings.layout).version(kind)
+def loaded(envoy: OneEnvoy) -> None:
+    """Envoy has the limits that were written last."""
+    version = WatchedFiles(envoy.settings.layout).version(LIMITS)
     assert version is not None
-    assert until(lambda: f'podium.{kind}.version_text: "{version}"' in envoy.readouts(), 30)
+    assert until(lambda: f'podium.limits.version_text: "{version}"' in envoy.readouts(), 30)
+
+
+def answers(envoy: OneEnvoy, path: str) -> bool:
+    return codes(envoy, path, 1) == [200]
 
 
 def codes(envoy: OneEnvoy, path: str, times: int, **headers: str) -> list[int]:
@@ -168,39 +173,43 @@ def test_a_refusal_keeps_the_connection(served: tuple[OneEnvoy, Upstream]) -> No
     assert envoy.stats("^http.podium.downstream_cx_total$") == before
 
 
-def test_buckets_outlive_a_change_of_routes_and_the_limits_of_others() -> None:
-    named = {kind: next(name for name in NAMES if held_for(name, ONCE).kind == kind) for kind in LIMITS}
-    apart, beside = (
-        named[LIMITS[0]],
-        [name for name in NAMES if held_for(name, ONCE).kind == held_for("kept").kind],
-    )
-    assert held_for("kept").kind != LIMITS[0], "the first document is that of others here"
+def test_buckets_outlive_a_change_of_routes() -> None:
     with upstreams() as replicas, one_envoy(concurrency=2) as envoy:
         clusters = [cluster(arm_of("model", replicas.start("model")))]
         table = [limit_route("kept"), a_route("/free", live("model"))]
         envoy.start(table, clusters, held=[held_for("kept")])
         assert codes(envoy, "/kept", 4) == [200, 200, 200, 429]
-        for number in range(3):
+        for turn in ("one", "two"):
             # As a rollout's new revision or somebody else's Route: the table is another one, this route too.
-            changed = limit_route("kept") | {"response_headers_to_add": [_header("x-turn", str(number))]}
-            envoy.write(
-                [changed, a_route(f"/new/{number}", live("model"))], clusters, held=[held_for("kept")]
-            )
-            assert until(lambda: codes(envoy, f"/new/{number}", 1) == [200], 30)  # noqa: B023
+            changed = limit_route("kept") | {"response_headers_to_add": [_header("x-turn", turn)]}
+            envoy.write([changed, a_route(f"/{turn}", live("model"))], clusters, held=[held_for("kept")])
+            until(functools.partial(answers, envoy, f"/{turn}"), 30)
             assert codes(envoy, "/kept", 2) == [429, 429]
-        # Somebody else's limit, in another document.
-        envoy.write(table, clusters, held=[held_for("kept"), held_for(apart, ONCE)])
-        loaded(envoy, LIMITS[0])
-        assert codes(envoy, "/kept", 2) == [429, 429]
-        # In the same document: all that is in it begins anew, and is the limit that it was.
-        envoy.write(table, clusters, held=[held_for("kept"), held_for(beside[0], ONCE)])
-        loaded(envoy, held_for("kept").kind)
+        # A limit that comes: all begin anew, and are the limits that they were.
+        envoy.write(table, clusters, held=[held_for("kept"), held_for("other", ONCE)])
+        loaded(envoy)
         assert codes(envoy, "/kept", 4) == [200, 200, 200, 429]
-        # Its own.
         wider = {"route": {"requests": 9, **HOUR}, "perCaller": {"requests": 5, **HOUR}}
         envoy.write(table, clusters, held=[held_for("kept", wider)])
-        loaded(envoy, held_for("kept").kind)
+        loaded(envoy)
         assert codes(envoy, "/kept", 6) == [200] * 5 + [429]
+
+
+def test_whose_bucket_is_taken_from_first(served: tuple[OneEnvoy, Upstream]) -> None:
+    """The one that fills more slowly; who is refused there takes nothing from the other."""
+    envoy, _ = served
+
+    def left(path: str, number: int, times: int) -> list[int]:
+        transport = httpx.HTTPTransport(local_address=f"127.0.0.{number}2")
+        with httpx.Client(transport=transport, trust_env=False, timeout=60) as client:
+            address = f"http://127.0.0.1:{envoy.settings.port}{path}"
+            return [client.post(address, content=b"{}").status_code for _ in range(times)]
+
+    assert left("/slow-callers", 1, 9) == [200] + [429] * 8
+    assert [left("/slow-callers", number, 1) for number in (2, 3, 4)] == [[200], [200], [429]]
+    # Callers that may come faster than all together: what is refused for them has cost the Route.
+    assert left("/fast-callers", 1, 9) == [200] + [429] * 8
+    assert left("/fast-callers", 2, 1) == [429]
 
 
 def test_a_callers_name_is_that_of_its_token() -> None:
@@ -209,7 +218,8 @@ def test_a_callers_name_is_that_of_its_token() -> None:
     routes = [{**route, "match": {"prefix": f"/v2/models{route['match']['prefix']}"}} for route in ROUTES]
     with upstreams() as replicas, one_envoy(concurrency=2) as envoy:
         model = replicas.start("model")
-        envoy.start(routes, [cluster(arm_of("model", model))], rules, HELD)
+        held = [held_for(name, {**WISHES[name], "callers": 2}) for name in ("each", "few")]
+        envoy.start(routes, [cluster(arm_of("model", model))], rules, held)
 
         def asked(name: str, times: int, path: str = "each") -> list[int]:
             # Each time another token of the same caller.

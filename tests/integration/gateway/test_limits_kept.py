@@ -1,15 +1,12 @@
 """A Route's limit is one account over all that happens at the gateway: a real agent and Envoy, and a server where much
 changes."""
 
-import itertools
 import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from podium.gateway.render.limits import buckets
-from podium.resources.traffic import Limits
 from tests.integration.gateway.conftest import Gateway, until
 from tests.integration.gateway.documents import World, route
 
@@ -20,17 +17,6 @@ LIMITS = {"route": {"requests": 30, "per": "1h"}}
 
 def limits(requests: int) -> dict[str, Any]:
     return {"route": {"requests": requests, "per": "1h"}}
-
-
-def document_of(name: str) -> str:
-    held = buckets(Limits.model_validate(LIMITS), "default", name)
-    assert held is not None
-    return held.kind
-
-
-def apart() -> str:
-    """A Route whose limits stand in another document than front's."""
-    return next(name for n in itertools.count() if document_of(name := f"other-{n}") != document_of("front"))
 
 
 def loaded(world: World, version: int) -> None:
@@ -47,8 +33,13 @@ def spent(gateway: Gateway, times: int, path: str = PATH, **headers: str) -> int
 def test_no_change_elsewhere_fills_a_routes_bucket(world: World) -> None:
     for name in ("small", "big"):
         world.deploy(name)
-    rules: list[dict[str, Any]] = [{"to": "small", "match": {"headers": {"x-small": {"present": True}}}}, {"to": "churn"}]
-    loading = world.server.put(route("front", *rules, limits=LIMITS), route(apart(), {"to": "big"}))
+    rules: list[dict[str, Any]] = [
+        {"to": "small", "match": {"headers": {"x-small": {"present": True}}}},
+        {"to": "churn"},
+    ]
+    loading = world.server.put(
+        route("front", *rules, limits=LIMITS), route("other", {"to": "big"}, limits=limits(2))
+    )
     world.gateway.start_agent()
     gateway = world.gateway
     loaded(world, loading)
@@ -60,12 +51,12 @@ def test_no_change_elsewhere_fills_a_routes_bucket(world: World) -> None:
         lambda: world.canary("churn", 50),
         lambda: world.deploy("small", number=2),
         lambda: world.server.put(route("more", {"to": "big"})),
-        lambda: world.server.put(route(apart(), {"to": "big"}, limits=limits(2))),
-        lambda: world.server.put(route(apart(), {"to": "small"}, limits=limits(5))),
+        lambda: world.server.put(route("other", {"to": "small"}, limits=limits(2))),
+        lambda: world.server.put(route("other", {"to": "small"})),
         lambda: world.server.put(route("front", *rules[1:], limits=LIMITS)),
         lambda: world.server.put(route("front", {"to": "big"}, limits=LIMITS)),
         lambda: world.server.delete("Route", "more"),
-        lambda: world.server.delete("Route", apart()),
+        lambda: world.server.delete("Route", "other"),
     ]
     for change in changes:
         loaded(world, change())
@@ -76,9 +67,11 @@ def test_no_change_elsewhere_fills_a_routes_bucket(world: World) -> None:
     # 26 are spent.
     assert spent(gateway, 8) == 4, "nothing has filled the bucket, nothing has taken more than a request each"
     assert spent(gateway, 3) == 0
-    # Another limit is a full bucket of its own.
+    # Another limit begins with a full bucket, and so does everybody's then.
     loaded(world, world.server.put(route("front", {"to": "big"}, limits=limits(7))))
     assert spent(gateway, 10) == 7
+    loaded(world, world.server.put(route("other", {"to": "big"}, limits=limits(1))))
+    assert (spent(gateway, 10), spent(gateway, 3, "/v2/models/other/infer")) == (7, 1)
     loaded(world, world.server.put(route("front", {"to": "big"})))
     assert spent(gateway, 20) == 20
 

@@ -35,7 +35,7 @@ def test_all_that_is_off_is_on_for_who_comes_by_an_entrance(settings: GatewaySet
     own = json.loads(listener(settings).content)["resources"][0]
     filters = own["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
     off = {one["name"] for one in filters if one.get("disabled")}
-    assert off >= {"podium.grpc.naming", "podium.v1", "podium.streams", *limits.ON, fallback.FILTER}
+    assert off >= {"podium.grpc.naming", "podium.v1", "podium.streams", limits.FILTER, fallback.FILTER}
     # Whoever comes in passes before anything that is not off looks at the route.
     names = [one["name"] for one in filters]
     assert names[names.index(NOTE) + 1] == AGAIN
@@ -49,16 +49,15 @@ def test_all_that_is_off_is_on_for_who_comes_by_an_entrance(settings: GatewaySet
 
 
 def test_the_rules_of_a_route_have_the_same_filters_on() -> None:
-    name, settings = next(iter(limits.ON.items()))
-    limit, answer = {name: settings}, {fallback.FILTER: {"answer": 1}}
+    limit, answer = limits.ON, {fallback.FILTER: {"answer": 1}}
     routes: list[dict[str, Any]] = [
         {"match": 1, "typed_per_filter_config": {**limit, "envoy.filters.http.buffer": {}}},
         {"match": 2, "typed_per_filter_config": answer},
         {"match": 3},
     ]
     first, second, third = (route["typed_per_filter_config"] for route in alike(routes))
-    assert set(first) == {name, fallback.FILTER, "envoy.filters.http.buffer"}
-    assert set(second) == set(third) == {name, fallback.FILTER}
+    assert set(first) == {limits.FILTER, fallback.FILTER, "envoy.filters.http.buffer"}
+    assert set(second) == set(third) == {limits.FILTER, fallback.FILTER}
     assert second[fallback.FILTER] == {"answer": 1}
     assert third == {**limit, **fallback.ON}
     adaptive = {"match": 4, "typed_per_filter_config": {protection.FILTER: {}}}

@@ -7,17 +7,19 @@ import pytest
 
 from podium.gateway.render.limits import (
     FILTER,
-    FILTERS,
     Buckets,
     buckets,
     limited,
     limits_document,
     read_buckets,
 )
-from podium.gateway.settings import LIMITS
 from podium.resources.traffic import Limits
 
-BOTH = {"route": {"requests": 9}, "perCaller": {"requests": 3, "per": "1m", "burst": 4}, "callers": 50}
+BOTH: dict[str, Any] = {
+    "route": {"requests": 9},
+    "perCaller": {"requests": 3, "per": "1m", "burst": 4},
+    "callers": 50,
+}
 
 
 def limits(**wish: Any) -> Limits:
@@ -30,9 +32,9 @@ def held(name: str, workspace: str = "default", **wish: Any) -> Buckets:
     return made
 
 
-def settings_in(kind: str, *own: Buckets) -> dict[str, Any]:
-    (resource,) = json.loads(limits_document(kind, own).content)["resources"]
-    assert resource["name"] == FILTERS[kind][0]
+def settings_of(*own: Buckets) -> dict[str, Any]:
+    (resource,) = json.loads(limits_document(own).content)["resources"]
+    assert resource["name"] == FILTER
     found: dict[str, Any] = resource["typed_config"]
     return found
 
@@ -51,7 +53,7 @@ def test_without_a_rate_there_is_nothing(wish: Limits | None) -> None:
 
 def test_a_limit_of_callers_alone_limits_nobody_together() -> None:
     made = held("a", perCaller={"requests": 3})
-    settings = settings_in(made.kind, made)
+    settings = settings_of(made)
     assert "token_bucket" not in settings
     keys = [[entry["key"] for entry in one["entries"]] for one in settings["descriptors"]]
     assert sorted(keys) == [["nobody", "remote_address", "route"], ["route", "caller"]]
@@ -60,32 +62,31 @@ def test_a_limit_of_callers_alone_limits_nobody_together() -> None:
     assert noted == {"each": "team/a"}
 
 
-def test_a_route_is_in_one_document_and_switches_that_one_on() -> None:
-    for name in ("a", "b", "c"):
-        made, route = held(name), limited(limits(**BOTH), "default", name)
-        assert list(route["typed_per_filter_config"]) == [FILTERS[made.kind][0]]
-        assert route["metadata"]["filter_metadata"][FILTER] == {
-            "all": f"default/{name}",
-            "each": f"default/{name}",
-        }
-        for kind in LIMITS:
-            assert bool(settings_in(kind, made)["descriptors"]) is (kind == made.kind)
-
-
-def test_routes_are_spread_over_the_documents() -> None:
-    count = {kind: sum(held(f"route-{number}").kind == kind for number in range(800)) for kind in LIMITS}
-    assert min(count.values()) > 50
+def test_callers_of_all_routes_are_told_apart() -> None:
+    assert (
+        settings_of(held("a"), held("b", perCaller={"requests": 1}, callers=70))["max_dynamic_descriptors"]
+        == 70
+    )
+    assert settings_of(held("a", route={"requests": 1}))["max_dynamic_descriptors"] == 1
 
 
 def test_what_was_written_is_read_back_and_written_again() -> None:
-    kind = held("a").kind
-    names = [f"r-{number}" for number in range(100)]
-    made = {("team", name): one for name in names if (one := held(name, "team")).kind == kind}
-    assert made
-    one = held("a")
-    content = limits_document(kind, [one, *made.values()])
-    found = read_buckets(kind, content.content)
-    assert set(found) == {("default", "a"), *made}
-    assert sorted(found["default", "a"].descriptors) == sorted(one.descriptors)
-    assert limits_document(kind, reversed(list(found.values()))) == content
-    assert read_buckets(kind, limits_document(kind, ()).content) == {}
+    made = {
+        ("default", "a"): held("a"),
+        ("team", "a"): held("a", "team"),
+        ("team", "b-c"): held("b-c", "team"),
+    }
+    content = limits_document(made.values())
+    found = read_buckets(content.content)
+    assert found == made
+    assert limits_document(reversed(list(found.values()))) == content
+    assert read_buckets(limits_document(()).content) == {}
+
+
+def test_what_a_document_lacks() -> None:
+    made = held("a")
+    assert made.more_than(None)
+    assert not made.more_than(made)
+    assert not held("a", **{**BOTH, "callers": 3}).more_than(made)
+    assert held("a", **{**BOTH, "callers": 51}).more_than(made)
+    assert held("a", **{**BOTH, "route": {"requests": 8}}).more_than(made)

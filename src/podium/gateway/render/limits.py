@@ -1,10 +1,9 @@
-"""How many requests a Route lets through, as filters that count in this Envoy.
+"""How many requests a Route lets through, as a filter that counts in this Envoy.
 
-The buckets are in filters of the listener, each with settings that come by themselves (ECDS), and not in the route
-table: a change of routes makes all that it holds anew, and a bucket that is made anew is full. A route only names its
-Route in its metadata and switches the filter on; the filter finds the Route's buckets by that name. So all routes of a
-Route share them, and they are made anew with the gateway, or with the document that they stand in: for that there are
-several, and the Route's name says which is its own.
+The buckets are in a filter of the listener whose settings come by themselves (ECDS), and not in the route table: a
+change of routes makes all that it holds anew, and a bucket that is made anew is full. A route only names its Route in
+its metadata and switches the filter on; the filter finds the Route's buckets by that name. So all routes of a Route
+share them, and they are made anew with the gateway, or when a limit comes or changes: then all of them are.
 
 Called by `traffic`, `listener` and `loader`.
 
@@ -13,7 +12,6 @@ counts it.
 """
 
 import re
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +25,10 @@ from podium.resources.traffic import Limits, RateLimit
 
 FILTER = "podium.limits"
 _TYPE = "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
-FILTERS = {kind: (f"podium.{kind}", _TYPE) for kind in LIMITS}
+FILTERS = {LIMITS: (FILTER, _TYPE)}
 """kind of document -> the filter's name and type."""
+ON = {FILTER: typed("envoy.config.route.v3.FilterConfig", config={})}
+"""For a route's `typed_per_filter_config`: that the filter is on."""
 TURNED_AWAY = "podium.limited"
 _MOST_COUNTERS = 10_000
 """One per Route that has turned somebody away; each takes about 200 bytes."""
@@ -41,17 +41,18 @@ _LEAST_INTERVAL = 0.05
 """Seconds; Envoy fills no bucket more often."""
 _NAME = re.compile(r"(?P<workspace>[^/]+)/(?P<route>.+)")
 
-ON = {name: typed("envoy.config.route.v3.FilterConfig", config={}) for name, _ in FILTERS.values()}
-"""For a route's `typed_per_filter_config`: that the filters are on."""
-
 
 @dataclass(frozen=True)
 class Buckets:
-    """What one Route adds to the document `kind`. `callers`: how many are told apart at least."""
+    """What one Route adds to the document. `callers`: how many are told apart at least."""
 
-    kind: str
     callers: int
     descriptors: tuple[bytes, ...]
+
+    def more_than(self, before: "Buckets | None") -> bool:
+        """Is this something that a document with `before` lacks? What is too much in it does no harm, and to take it
+        out would fill all the others."""
+        return before is None or before.descriptors != self.descriptors or before.callers < self.callers
 
 
 def buckets(limits: Limits | None, workspace: str, route: str) -> Buckets | None:
@@ -69,20 +70,20 @@ def buckets(limits: Limits | None, workspace: str, route: str) -> Buckets | None
         nobody = [{"key": _NOBODY, "value": "true"}, {"key": _ADDRESS}, named]
         found.append({"entries": nobody, "token_bucket": bucket})
     callers = limits.callers if limits.per_caller is not None else 1
-    return Buckets(_kind(workspace, route), callers, tuple(fragment(one) for one in found))
+    return Buckets(callers, tuple(sorted(fragment(one) for one in found)))
 
 
-def limits_document(kind: str, held: Iterable[Buckets]) -> Document:
-    """The settings of one filter: the buckets of all Routes that are in it.
+def limits_document(held: Iterable[Buckets]) -> Document:
+    """The settings of the filter: the buckets of all Routes.
 
     Answers bear Envoy's `x-ratelimit-limit`, `-remaining` and `-reset` (draft 03 of the IETF's RateLimit fields, with
     their old names), and 429 has `retry-after` in seconds. Of two buckets Envoy takes from the one first that fills
     more slowly, in a tie from the caller's: who is refused there takes nothing from the other.
     """
-    own = [one for one in held if one.kind == kind]
+    own = tuple(held)
     settings = typed(
         _TYPE,
-        stat_prefix=f"podium.{kind}",
+        stat_prefix="podium.limits",
         rate_limits=_WHOSE,
         descriptors=[orjson.loads(one) for one in sorted(one for held in own for one in held.descriptors)],
         max_dynamic_descriptors=max((one.callers for one in own), default=1),
@@ -92,11 +93,10 @@ def limits_document(kind: str, held: Iterable[Buckets]) -> Document:
         enable_retry_after_header=True,
         rate_limited_as_resource_exhausted=True,
     )
-    name, _ = FILTERS[kind]
-    return document([fragment(typed(_EXTENSION, name=name, typed_config=settings))])
+    return document([fragment(typed(_EXTENSION, name=FILTER, typed_config=settings))])
 
 
-def read_buckets(kind: str, content: bytes) -> dict[tuple[str, str], Buckets]:
+def read_buckets(content: bytes) -> dict[tuple[str, str], Buckets]:
     """(workspace, Route's name) -> its buckets in a document that an agent before this one wrote."""
     settings = orjson.loads(content)["resources"][0]["typed_config"]
     found: dict[tuple[str, str], list[bytes]] = {}
@@ -106,7 +106,7 @@ def read_buckets(kind: str, content: bytes) -> dict[tuple[str, str], Buckets]:
         if named is not None:
             found.setdefault((named["workspace"], named["route"]), []).append(fragment(one))
     callers = int(settings["max_dynamic_descriptors"])
-    return {key: Buckets(kind, callers, tuple(own)) for key, own in found.items()}
+    return {key: Buckets(callers, tuple(sorted(own))) for key, own in found.items()}
 
 
 def limited(limits: Limits | None, workspace: str, route: str) -> dict[str, Any]:
@@ -114,13 +114,9 @@ def limited(limits: Limits | None, workspace: str, route: str) -> dict[str, Any]
     nothing. Neither says how many requests: another limit changes no route."""
     if limits is None or not _limited(limits):
         return {}
-    name, _ = FILTERS[_kind(workspace, route)]
     kinds = {_ALL: limits.route, _EACH: limits.per_caller}
     noted = {kind: _name(workspace, route) for kind, limit in kinds.items() if limit is not None}
-    return {
-        "metadata": {"filter_metadata": {FILTER: noted}},
-        "typed_per_filter_config": {name: ON[name]},
-    }
+    return {"metadata": {"filter_metadata": {FILTER: noted}}, "typed_per_filter_config": dict(ON)}
 
 
 def turned_away() -> dict[str, Any]:
@@ -179,11 +175,6 @@ def _limited(limits: Limits) -> bool:
 
 def _name(workspace: str, route: str) -> str:
     return f"{workspace}/{route}"
-
-
-def _kind(workspace: str, route: str) -> str:
-    """The document that this Route's buckets are in: the same at each gateway and after each restart."""
-    return LIMITS[zlib.crc32(_name(workspace, route).encode()) % len(LIMITS)]
 
 
 def _bucket(limit: RateLimit) -> dict[str, Any]:
