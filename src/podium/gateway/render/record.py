@@ -30,7 +30,9 @@ _FIELDS = {
     "path": f"%PATH(NQ:ORIG_OR_PATH):{_LONGEST_PATH}%",
     "protocol": "%PROTOCOL%",
     "status": "%RESPONSE_CODE%",
-    "grpcStatus": "%GRPC_STATUS_NUMBER%",
+    # Envoy's own number is there only for calls that were refused before `grpc` has made plain requests of them.
+    "grpcStatus": "%TRAILER(GRPC-STATUS)%",
+    "grpcRefused": "%GRPC_STATUS_NUMBER%",
     "reason": "%RESPONSE_CODE_DETAILS%",
     "flags": "%RESPONSE_FLAGS%",
     "bytesIn": "%BYTES_RECEIVED%",
@@ -47,6 +49,8 @@ def record(path: Path) -> list[dict[str, Any]]:
     return [
         {
             "name": NAME,
-            "typed_config": typed(_TYPE, path=str(path), log_format={"json_format": _FIELDS}),
+            "typed_config": typed(
+                _TYPE, path=str(path), log_format={"json_format": _FIELDS, "omit_empty_values": True}
+            ),
         }
     ]
