@@ -249,7 +249,9 @@ def test_the_commonest_tokens_are_asked_about_first() -> None:
 
 def test_nothing_is_counted_by_caller_where_nobody_can_ask(tmp_path: Path) -> None:
     given_settings = GatewaySettings(home=tmp_path, name="g1", server_url="http://127.0.0.1:1", port=1)
-    assert b"podium.callers" not in listener(given_settings).content
+    own = listener(given_settings).content
+    assert b"podium.callers" not in own
+    assert b"podium.routes" in own, "what came to each Route is told to the server"
     asked = listener(replace(given_settings, metrics_port=9464)).content
     assert b"podium.callers" in asked
     assert b"podium.routes" in asked

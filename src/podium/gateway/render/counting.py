@@ -1,4 +1,5 @@
-"""Requests counted by caller, by what they asked for and by answer. Called by `listener` where metrics are wanted.
+"""Requests counted by what they asked for and by answer, and by caller where somebody can ask for that. Called by
+`listener`.
 
 Envoy counts by itself (its access logger `stats`), at a few microseconds a request. There are at most so many counters,
 whatever callers do: subjects come from tokens that the server signed, and what is over the limit is not counted by
@@ -17,9 +18,9 @@ _ROUTE = {"route": "%ROUTE_NAME%", "code": "%RESPONSE_CODE%"}
 _TAGS = {BY_CALLER: {"caller": f"%REQ({CALLER_HEADER.upper()})%", **_ROUTE}, BY_ROUTE: _ROUTE}
 
 
-def counting() -> list[dict[str, Any]]:
-    """The listener's access loggers."""
-    return [_logger(prefix) for prefix in (BY_CALLER, BY_ROUTE)]
+def counting(*, callers: bool) -> list[dict[str, Any]]:
+    """The listener's access loggers. `callers`: also by caller."""
+    return [_logger(prefix) for prefix in ((BY_CALLER, BY_ROUTE) if callers else (BY_ROUTE,))]
 
 
 def _logger(prefix: str) -> dict[str, Any]:
