@@ -1,6 +1,7 @@
 """Constant load over kept-alive connections, in a thread with a loop of its own."""
 
 import asyncio
+import contextlib
 import ssl
 import threading
 import time
@@ -71,6 +72,7 @@ class Load:
             began = time.monotonic()
             try:
                 if writer is None or reader is None or reader.at_eof():
+                    await _leave(writer)
                     reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
                 writer.write(request)
                 head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode("latin-1")
@@ -78,8 +80,7 @@ class Load:
                 answer = await reader.readexactly(int(fields["content-length"]))
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
                 self._count("broken", began, repr(error))
-                if writer is not None:
-                    writer.close()
+                await _leave(writer)
                 reader = writer = None
                 continue
             status = head.split(" ")[1]
@@ -89,10 +90,9 @@ class Load:
                 self.revisions[revision] += 1
                 self.last_start[revision] = began
             if fields.get("connection") == "close":
-                writer.close()
+                await _leave(writer)
                 reader = writer = None
-        if writer is not None:
-            writer.close()
+        await _leave(writer)
 
     def _count(self, status: str, began: float, words: str) -> None:
         self.statuses[status] += 1
@@ -101,3 +101,11 @@ class Load:
             self.answered_at.append(time.monotonic())
         else:
             self.failures.append((began, f"{status} {words}"))
+
+
+async def _leave(writer: asyncio.StreamWriter | None) -> None:
+    """Closed when it returns: TLS takes leave of the other side first, which the end of the loop would cut short."""
+    if writer is not None:
+        writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            await asyncio.wait_for(writer.wait_closed(), 5)
