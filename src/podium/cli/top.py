@@ -1,6 +1,6 @@
 """`podium top`: what the API says of the traffic, as rows; once as a plain table, or again and again on a terminal.
 
-Pure but for `follow`. Called by `commands.top`.
+Pure but for `follow`. Called by `commands.top`; calls `top_rows` for what stands in the tables.
 """
 
 import datetime
@@ -10,31 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from podium.cli.display import age, as_time, clean, coloured, console, style_of
+from podium.cli.display import age, as_time, clean, coloured, console, plain_table, style_of
+from podium.cli.top_rows import Row, Table, deployment_table, quota_words, route_table
 from podium.resources.errors import Unavailable
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 
-    from podium.resources.load import DeploymentLoad, RevisionLoad, Traffic
+    from podium.resources.load import DeploymentLoad, RouteLoad, Traffic
 
 SORTS = ("name", "rate", "errors", "refused", "p50", "p95", "p99", "concurrency", "replicas")
-HEADERS = (
-    "DEPLOYMENT", "PHASE", "WEIGHT", "REQ/S", "ERRORS", "REFUSED", "P50", "P95", "P99", "UNDER WAY", "REPLICAS", "SEEN",
-)  # fmt: skip
-STALE_SECONDS = 10.0
-"""After the newest report of a gateway; they come every second or two."""
 _SILENT_SECONDS = 5.0
-_NUMBERS = range(2, 11)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line; `indented` for a revision of the line above. `stale`: its counters are old."""
-
-    cells: Sequence[str]
-    indented: bool = False
-    stale: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,47 +28,54 @@ class View:
     """What is shown at one moment."""
 
     title: str
-    rows: Sequence[Row]
+    deployments: Table
+    routes: Table
     gateways: str
     warnings: Sequence[str] = field(default_factory=list)
+    quotas: Sequence[tuple[str, bool]] = field(default_factory=list)
+    """In words, and whether it is over."""
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """Those of the Deployments."""
+        return self.deployments.rows
 
 
 def view(
     traffic: "Traffic", gateways: Sequence[Mapping[str, Any]], *, sort: str = "name", match: str | None = None
 ) -> View:
-    """Deployments with the revisions that share their traffic. `sort`: one of SORTS, the highest first but for `name`;
-    `match`: a part of the name, or a pattern with *."""
-    items = [item for item in traffic.items if _matches(item, match)]
+    """Deployments with the revisions that share their traffic, and Routes. `sort`: one of SORTS, the highest first but
+    for `name`; `match`: a part of the name, or a pattern with *; Routes are shown with their Deployments."""
+    items = [item for item in traffic.items if _matches((item.workspace, item.deployment), match)]
+    routes = [route for route in traffic.routes if any(_matches(name, match) for name in _names(route))]
     if sort != "name":
         items.sort(key=lambda item: _sort_key(item, sort), reverse=True)
-    several = len({item.workspace for item in traffic.items}) > 1
-    rows: list[Row] = []
-    for item in items:
-        name = f"{item.workspace}/{item.deployment}" if several else item.deployment
-        rows.append(_row(name, item, item.phase, weight=""))
-        shared = [
-            revision for revision in item.revisions if revision.role != "retiring" or revision.wanted_replicas
-        ]
-        if len(shared) > 1:
-            rows += [
-                _row(
-                    f"  {revision.revision}", revision, f"{revision.role}, v{revision.version}",
-                    weight=f"{revision.weight:g} %", indented=True,
-                )
-                for revision in shared
-            ]  # fmt: skip
+        routes.sort(key=lambda route: _route_key(route, sort), reverse=True)
+    places = {item.workspace for item in traffic.items} | {route.workspace for route in traffic.routes}
+    several = len(places) > 1
     total = sum(item.requests_per_second for item in items)
     count = f"{len(items)} deployment{'s' * (len(items) != 1)}"
     title = f"{count}, {total:,.1f} requests/s over the last {traffic.window:g} s"
-    return View(title, rows, *_gateway_words(gateways, traffic.at))
+    return View(
+        title,
+        deployment_table(items, with_workspace=several),
+        route_table(routes, with_workspace=several),
+        *_gateway_words(gateways, traffic.at),
+        [quota_words(quota) for quota in traffic.quotas],
+    )
 
 
-def _matches(item: "DeploymentLoad", match: str | None) -> bool:
+def _names(route: "RouteLoad") -> list[tuple[str, str]]:
+    """Its own, and those of the Deployments that it leads to."""
+    variants = [one.deployment for rule in route.rules for one in (*rule.variants, *rule.shadows)]
+    return [(route.workspace, name) for name in (route.route, *variants)]
+
+
+def _matches(name: tuple[str, str], match: str | None) -> bool:
     if not match:
         return True
-    names = (item.deployment, f"{item.workspace}/{item.deployment}")
     pattern = match if "*" in match else f"*{match}*"
-    return any(fnmatch.fnmatchcase(name, pattern) for name in names)
+    return any(fnmatch.fnmatchcase(one, pattern) for one in (name[1], "/".join(name)))
 
 
 def _sort_key(item: "DeploymentLoad", sort: str) -> float:
@@ -95,37 +88,13 @@ def _sort_key(item: "DeploymentLoad", sort: str) -> float:
     return -1.0 if found is None else found
 
 
-def _sleeps(item: "DeploymentLoad | RevisionLoad") -> bool:
-    """A Deployment sleeps when the revision that serves does."""
-    of_revision = getattr(item, "sleeping", None)
-    if of_revision is not None:
-        return bool(of_revision)
-    return any(part.sleeping for part in getattr(item, "revisions", ()) if part.role == "stable")
-
-
-def _row(
-    name: str, item: "DeploymentLoad | RevisionLoad", phase: str, *, weight: str, indented: bool = False
-) -> Row:
-    replicas = "asleep" if _sleeps(item) else f"{item.ready_replicas}/{item.wanted_replicas}"
-    seen = "never" if item.report_age is None else f"{item.report_age:.0f}s"
-    cells = (
-        clean(name), clean(phase), weight, f"{item.requests_per_second:,.1f}", _share(item.error_share),
-        _share(item.refused_share), _seconds(item.p50), _seconds(item.p95), _seconds(item.p99),
-        f"{item.concurrency:,.1f}", replicas, seen,
-    )  # fmt: skip
-    return Row(cells, indented, item.report_age is None or item.report_age > STALE_SECONDS)
-
-
-def _share(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return "0 %" if value == 0 else f"{value * 100:.2g} %" if value < 0.1 else f"{value * 100:.0f} %"
-
-
-def _seconds(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value * 1000:.3g} ms" if value < 0.9995 else f"{value:.3g} s"
+def _route_key(route: "RouteLoad", sort: str) -> float:
+    """A Route has no latency and no replicas of its own: by those, they stay in the order of their names."""
+    values = {
+        "rate": route.requests_per_second, "errors": route.error_share, "refused": route.refused_share,
+    }  # fmt: skip
+    found = values.get(sort, 0.0)
+    return -1.0 if found is None else found
 
 
 def _gateway_words(gateways: Sequence[Mapping[str, Any]], now: datetime.datetime) -> tuple[str, list[str]]:
@@ -148,38 +117,63 @@ def _gateway_words(gateways: Sequence[Mapping[str, Any]], now: datetime.datetime
 
 def lines(shown: View) -> list[str]:
     """As plain text, in columns."""
-    from podium.cli.display import plain_table
+    return [
+        shown.title, shown.gateways, *(coloured(words, "yellow") if over else words for words, over in shown.quotas),
+        *(coloured(word, "yellow") for word in shown.warnings), "",
+        *(_plain(shown.deployments) if shown.rows else ["no deployments"]),
+        *(["", *_plain(shown.routes)] if shown.routes.rows else ()),
+    ]  # fmt: skip
 
-    table = plain_table(HEADERS, [row.cells for row in shown.rows]) if shown.rows else ["no deployments"]
-    marks = ["", *("  (stale)" if row.stale else "" for row in shown.rows)]
-    body = [f"{line}{mark}" for line, mark in zip(table, marks if shown.rows else [""], strict=True)]
-    return [shown.title, shown.gateways, *(coloured(word, "yellow") for word in shown.warnings), "", *body]
+
+def _plain(table: Table) -> list[str]:
+    text = plain_table([column.header for column in table.columns], [row.cells for row in table.rows])
+    marks = ["", *("  (stale)" if row.stale else "" for row in table.rows)]
+    return [f"{line}{mark}" for line, mark in zip(text, marks, strict=True)]
 
 
 def rendered(shown: View, problem: str = "") -> "RenderableType":
     """For a terminal: coloured, and as wide and as high as it is now."""
     from rich.console import Group
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), expand=False)
-    for index, header in enumerate(HEADERS):
-        table.add_column(
-            header, justify="right" if index in _NUMBERS else "left", no_wrap=True, overflow="ellipsis",
-            min_width=12 if index == 0 else None,
-        )  # fmt: skip
-    for row in shown.rows:
-        style = "dim" if row.stale or row.indented else ""
-        cells = [Text(cell, style=style) for cell in row.cells]
-        cells[1].stylize(style_of(row.cells[1]))
-        if row.cells[4] not in ("-", "0 %"):
-            cells[4].stylize("red")
-        if row.stale:
-            cells[-1].stylize("yellow")
-        table.add_row(*cells)
-    head = [Text(shown.title, style="bold"), Text(shown.gateways, style="dim")]
+    quotas = [Text(words, style="yellow" if over else "dim") for words, over in shown.quotas]
+    head = [Text(shown.title, style="bold"), Text(shown.gateways, style="dim"), *quotas]
     words = [Text(word, style="yellow") for word in (*shown.warnings, problem) if word]
-    return Group(*head, *words, Text(""), table if shown.rows else Text("no deployments"))
+    tables: list[RenderableType] = [_Fitting(shown.deployments) if shown.rows else Text("no deployments")]
+    if shown.routes.rows:
+        tables += [Text(""), _Fitting(shown.routes)]
+    return Group(*head, *words, Text(""), *tables)
+
+
+class _Fitting:
+    """A table with as many of its columns as there is room for."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        shown = self._table.within(options.max_width)
+        table = RichTable(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), expand=False)
+        for index, column in enumerate(shown.columns):
+            table.add_column(
+                column.header, justify="right" if column.number else "left", no_wrap=True, overflow="ellipsis",
+                min_width=shown.widest(index),
+            )  # fmt: skip
+        for row in shown.rows:
+            style = "dim" if row.stale or row.indented else ""
+            cells = [Text(cell, style=style) for cell in row.cells]
+            for column, cell in zip(shown.columns, cells, strict=True):
+                if column.header == "PHASE":
+                    cell.stylize(style_of(cell.plain))
+                elif column.header == "ERRORS" and cell.plain not in ("", "-", "0 %"):
+                    cell.stylize("red")
+                elif column.header == "SEEN" and row.stale:
+                    cell.stylize("yellow")
+            table.add_row(*cells)
+        yield table
 
 
 def follow(look: Callable[[], View], every: float) -> None:

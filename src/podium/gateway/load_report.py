@@ -1,7 +1,9 @@
-"""What every cluster has had to do, for the report: Envoy's counters, of those that changed since the last one.
+"""What every cluster has had to do, for the report: Envoy's counters, of those that changed since the last one; and
+what came to every Route.
 
-Called by `agent` with each heartbeat's report. Calls `admin`: one small question about all clusters (40 ms with a
-thousand of them), and a second one with the histograms of those that had requests. The server makes rates of it.
+Called by `reporting` with each heartbeat's report. Calls `admin`: one small question about all clusters (40 ms with a
+thousand of them), and a second one with the histograms of those that had requests; and `route_load`. The server makes
+rates of it.
 
 Which counter means what: docs/canary-statistics.md and `podium.analysis.counters`. Retries are within a request's time
 and count once.
@@ -10,12 +12,13 @@ and count once.
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from podium.gateway.admin import Admin
 from podium.gateway.render.buckets import EDGES_MS
+from podium.gateway.route_load import Key, RouteCounted, read_routes, route_documents
 
 _EVERY_SECONDS = 2.0
 _SHARE = 20
@@ -52,6 +55,8 @@ class _Scrape:
     counted: Mapping[str, _Counted]
     told: frozenset[str] = frozenset()
     lively: frozenset[str] = frozenset()
+    routes: Mapping[Key, RouteCounted] = field(default_factory=dict)
+    routes_told: frozenset[Key] = frozenset()
 
 
 class LoadCounters:
@@ -73,16 +78,18 @@ class LoadCounters:
         known = base.counted if base is not None else {}
         present, changed = await self._changed(known, base.lively if base is not None else frozenset())
         fresh = await self._details(changed)
+        routes = await read_routes(self._admin)
         counted = {name: fresh.get(name) or known.get(name, _Counted()) for name in present}
         at = time.monotonic()
         if base is None:
             # The first look at this Envoy: what it counted before happened at an unknown time.
-            scrape, clusters = _Scrape(epoch, at, counted), []
+            scrape = _Scrape(epoch, at, counted, routes=routes)
+            document: dict[str, Any] = {"epoch": epoch, "clusters": [], "routes": []}
         else:
             lively = frozenset(name for name in changed if counted[name] != known.get(name, _Counted()))
-            scrape = _Scrape(epoch, at, counted, frozenset(changed), lively)
-            clusters = _clusters(base, scrape)
-        document = {"epoch": epoch, "clusters": clusters}
+            ways, told = route_documents(base.routes, base.routes_told, routes, at - base.at)
+            scrape = _Scrape(epoch, at, counted, frozenset(changed), lively, routes, told)
+            document = {"epoch": epoch, "clusters": _clusters(base, scrape), "routes": ways}
         self._read = document, scrape
         # Half a heartbeat early is in time.
         self._due = began + max(_EVERY_SECONDS - 0.5, _SHARE * (at - began))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from podium.planning.autoscaling import wanted_replicas
-from podium.planning.load import Reading, WindowLoad, window_load
+from podium.planning.load import ProcessorReading, Reading, WindowLoad, busy_shares, window_load
 from podium.planning.routing import WHOLE, plan_route
 from podium.resources.kinds import Deployment, Revision, Rollout
 from podium.resources.load import DeploymentLoad, RevisionLoad, ScalingSummary
@@ -22,13 +22,15 @@ def deployment_traffic(
     owned: tuple[Mapping[str, Revision], Rollout | None],
     readings: Sequence[Reading],
     reports: Mapping[str, float],
+    times: Sequence[ProcessorReading],
     *,
     seconds: float,
     age: float | None,
 ) -> DeploymentLoad:
     """owned: its revisions by name, and the rollout that its status names. readings: all rows of the Deployment from
     before the window on. reports: gateway -> when it last told its counters (seconds since 1970), of those that did
-    lately. age: seconds since the newest report of any."""
+    lately. times: processor times of its replicas, if its scaling follows them. age: seconds since the newest report of
+    any."""
     revisions, rollout = owned
     loads = {
         name: window_load(
@@ -59,6 +61,10 @@ def deployment_traffic(
         p95=total.quantile(0.95),
         p99=total.quantile(0.99),
         concurrency=total.concurrency,
+        copies_per_second=window_load(
+            (row for row in readings if row.role == _SHADOW), seconds, reports
+        ).requests_per_second,
+        cpu=_processors(deployment, times, seconds),
         ready_replicas=sum(part.ready_replicas for part in shown),
         wanted_replicas=sum(part.wanted_replicas for part in shown),
         report_age=age,
@@ -66,6 +72,16 @@ def deployment_traffic(
         scaling=_scaling(deployment),
         revisions=shown,
     )
+
+
+def _processors(deployment: Deployment, times: Sequence[ProcessorReading], seconds: float) -> float | None:
+    """Percent per replica that was ready at the last look."""
+    scaling = deployment.spec.scaling
+    if scaling is None or scaling.target.cpu is None or not times:
+        return None
+    end = max(one.at for one in times)
+    ready = len({(one.revision, one.replica) for one in times if one.at == end})
+    return 100 * busy_shares(times, seconds, end) / ready
 
 
 def _revision(

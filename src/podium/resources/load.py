@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from podium.resources.quantities import Size
 from podium.resources.shape import Name, Spec, Status
 
 _COUNT = Field(ge=0, le=2**62)
@@ -49,12 +50,30 @@ class ClusterLoad(Spec):
         return buckets
 
 
+class RouteCount(Spec):
+    """What came to one Route: cumulative counters since Envoy's start."""
+
+    workspace: Name
+    route: Name
+    age: Annotated[float, Field(ge=0, le=86400)] = 0.0
+    """As that of ClusterLoad."""
+    requests: Annotated[int, _COUNT]
+    """Answered, whatever the answer was and whoever gave it."""
+    errors: Annotated[int, _COUNT] = 0
+    """Of those, 5xx."""
+    refused: Annotated[int, _COUNT] = 0
+    """Of those, 429."""
+    limited: Annotated[int, _COUNT] = 0
+    """Of those, the ones that the Route's own limits turned away."""
+
+
 class LoadReport(Spec):
     """What one Envoy has counted, for the clusters of which it changed since the last report."""
 
     epoch: Annotated[str, Field(min_length=1, max_length=128)]
     """Names a start of Envoy: counters are cumulative within one."""
     clusters: list[ClusterLoad] = Field(default_factory=list, max_length=50_000)
+    routes: list[RouteCount] = Field(default_factory=list, max_length=50_000)
 
 
 class RevisionLoad(Status):
@@ -106,6 +125,11 @@ class DeploymentLoad(Status):
     p99: float | None
     concurrency: float
     """Requests under way, on average."""
+    copies_per_second: float = 0.0
+    """Copies of requests that somebody else answers, on top of these: it is a shadow, of a Route or of a rollout."""
+    cpu: float | None = None
+    """Percent of its share of processors that a ready replica used, on average; null where the number of replicas does
+    not follow it: then it is not measured."""
     ready_replicas: int
     wanted_replicas: int
     report_age: float | None
@@ -118,10 +142,58 @@ class DeploymentLoad(Status):
     """Those with traffic or replicas, the stable one first."""
 
 
+class VariantWeight(Status):
+    """A Deployment that a rule of a Route leads to."""
+
+    deployment: str
+    weight: float
+    """Percent of the rule's requests, as it is written; of a shadow, percent of them that are copied."""
+
+
+class RuleLoad(Status):
+    """Where the requests of one rule go."""
+
+    rule: str
+    """Its name, or its place from 0 on."""
+    variants: list[VariantWeight]
+    shadows: list[VariantWeight]
+
+
+class RouteLoad(Status):
+    """What came to one Route in the window, and how it was answered: also by the gateway itself."""
+
+    workspace: str
+    route: str
+    phase: str
+    requests_per_second: float
+    error_share: float | None
+    """5xx."""
+    refused_share: float | None
+    """429, of its limits or of a replica with a full queue."""
+    limited_per_second: float
+    """Requests that the Route's limits turned away; they reach no Deployment, and are not in its figures."""
+    rules: list[RuleLoad]
+    report_age: float | None
+
+
+class QuotaLoad(Status):
+    """How much of a workspace's quota is used; a limit is null where there is none."""
+
+    workspace: str
+    replicas: int
+    replica_limit: int | None
+    memory: Size
+    memory_limit: Size | None
+
+
 class Traffic(Status):
-    """Every Deployment's traffic, by workspace and name."""
+    """Every Deployment's and every Route's traffic, by workspace and name, and the quotas of their workspaces."""
 
     window: float
     """Seconds."""
     at: datetime.datetime
     items: list[DeploymentLoad]
+    """The Deployments."""
+    routes: list[RouteLoad] = Field(default_factory=list)
+    quotas: list[QuotaLoad] = Field(default_factory=list)
+    """Of the workspaces that have one."""

@@ -15,7 +15,7 @@ from podium.store.changes import Change
 from podium.store.comparisons import ComparisonRow
 from podium.store.events import EventRow
 from podium.store.gateways import FORMER, INSTANCE, GatewayRow
-from podium.store.load import LoadRow
+from podium.store.load import LoadRow, RouteLoadRow
 from podium.store.processor_times import ProcessorTimeRow
 from podium.store.read import Read, Snapshot
 from podium.store.resources import Page
@@ -42,6 +42,7 @@ __all__ = [
     "ProcessorTimeRow",
     "Pruned",
     "Read",
+    "RouteLoadRow",
     "SampleRow",
     "Snapshot",
     "Store",

@@ -31,7 +31,7 @@ from podium.store.comparisons import ComparisonRow
 from podium.store.database import Database
 from podium.store.engine import open_engine
 from podium.store.gateways import GatewayRow
-from podium.store.load import LoadRow
+from podium.store.load import LoadRow, RouteLoadRow
 from podium.store.pages import checked_limit
 from podium.store.places import PlaceRow
 from podium.store.processor_times import ProcessorTimeRow
@@ -217,10 +217,12 @@ class Store:
         with self.write(actor) as tx:
             tx.forget_gateway(name)
 
-    def record_load(self, gateway: str, at: float, rows: Sequence[LoadRow]) -> None:
+    def record_load(
+        self, gateway: str, at: float, rows: Sequence[LoadRow], routes: Sequence[RouteLoadRow] = ()
+    ) -> None:
         """What the gateway counted, told at `at` (seconds since 1970). Rows older than a quarter of an hour go."""
         with self._database.writing(durable=False) as connection:
-            load.record(connection, self._database.engine, gateway, at, rows)
+            load.record(connection, self._database.engine, gateway, at, rows, routes)
 
     def load(
         self, *, since: float, workspace: str | None = None, deployment: str | None = None
@@ -229,6 +231,11 @@ class Store:
         one moment."""
         with self._database.reading() as connection:
             return load.read(connection, since, workspace, deployment), load.reported(connection, since)
+
+    def route_load(self, *, since: float, workspace: str | None = None) -> list[RouteLoadRow]:
+        """What was counted of Routes from `since` on, oldest first."""
+        with self._database.reading() as connection:
+            return load.read_routes(connection, since, workspace)
 
     def record_processor_times(self, at: float, rows: Sequence[ProcessorTimeRow]) -> None:
         """What ready replicas had used at `at` (seconds since 1970). Rows older than a quarter of an hour go."""

@@ -188,6 +188,22 @@ load = Table(
     Index("ix_load_deployment", "workspace", "deployment", "at"),
 )
 
+# The same of every Route, whoever answered.
+route_load = Table(
+    "route_load",
+    metadata,
+    Column("id", RowId, primary_key=True),
+    Column("at", Float(53), nullable=False, index=True),
+    Column("gateway", PlainText, nullable=False),
+    Column("epoch", PlainText, nullable=False),
+    Column("workspace", PlainText, nullable=False),
+    Column("route", PlainText, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("refused", BigInteger, nullable=False),
+    Column("limited", BigInteger, nullable=False),
+)
+
 # A quiet gateway has nothing to tell but that it looked.
 load_reports = Table(
     "load_reports",

@@ -1,5 +1,6 @@
 """What gateways count, and what the API makes of it."""
 
+import datetime
 from typing import Any
 
 import httpx
@@ -7,8 +8,10 @@ import pytest
 
 from podium.resources.deployment import DeploymentStatus
 from podium.resources.kinds import AnyResource
+from podium.resources.model import Quota
 from podium.resources.scaling import ScalingStatus
 from podium.resources.shape import Metadata
+from podium.store import ProcessorTimeRow
 from tests.integration.api.server import TESTER, ApiServer, deployment, workspace
 from tests.unit.planning.worlds import revision, rollout
 
@@ -150,3 +153,97 @@ def test_counters_that_make_no_sense_are_refused(
     assert answer.status_code == 422, answer.text
     assert answer.json()["issues"][0]["field"].startswith(field)
     assert server.store.load(since=0) == ([], {})
+
+
+def published(name: str, *, workspace: str = "default") -> dict[str, Any]:
+    to = [{"deployment": "churn", "weight": 90}, {"deployment": "quiet", "weight": 10}]
+    rules = [
+        {"name": "gold", "match": {"headers": {"x-tier": {"exact": "gold"}}}, "to": "quiet"},
+        {"to": to, "shadow": [{"deployment": "late", "percent": 25}]},
+    ]
+    return {
+        "apiVersion": "podium/v1", "kind": "Route", "metadata": {"name": name, "workspace": workspace},
+        "spec": {"rules": rules},
+    }  # fmt: skip
+
+
+def came(route: str, requests: int, *, age: float = 0.0, **more: Any) -> dict[str, Any]:
+    return {"workspace": "default", "route": route, "age": age, "requests": requests, **more}
+
+
+def report_routes(server: ApiServer, *routes: dict[str, Any], clusters: Any = ()) -> httpx.Response:
+    body = {"observedVersion": 0, "load": {"epoch": "e1", "clusters": list(clusters), "routes": list(routes)}}
+    return gateway(server).put("/api/v1/gateways/g1", json=body)
+
+
+def test_what_came_to_a_route_and_where_it_goes(served: ApiServer) -> None:
+    served.create(published("front"))
+    served.create(published("silent"))
+    copies = [counted("churn-00001", 0, age=10, role="shadow"), counted("churn-00001", 60, role="shadow")]
+    answer = report_routes(
+        served, came("front", 100, age=10), came("front", 300, errors=10, refused=50, limited=40),
+        came("gone", 100, age=10), came("gone", 300), clusters=copies,
+    )  # fmt: skip
+    assert answer.status_code == 200, answer.text
+    shown = served.http().get(PATH, params={"window": "20s"}).json()
+    front, silent = shown["routes"]
+    assert (front["route"], front["requestsPerSecond"]) == ("front", pytest.approx(10))
+    assert (front["errorShare"], front["refusedShare"]) == (pytest.approx(0.05), pytest.approx(0.25))
+    assert front["limitedPerSecond"] == pytest.approx(2)
+    assert front["rules"] == [
+        {"rule": "gold", "variants": [{"deployment": "quiet", "weight": 100}], "shadows": []},
+        {
+            "rule": "1", "shadows": [{"deployment": "late", "weight": 25}],
+            "variants": [{"deployment": "churn", "weight": 90}, {"deployment": "quiet", "weight": 10}],
+        },
+    ]  # fmt: skip
+    assert (silent["requestsPerSecond"], silent["errorShare"], silent["limitedPerSecond"]) == (0, None, 0)
+    churn = shown["items"][0]
+    assert (churn["requestsPerSecond"], churn["copiesPerSecond"]) == (0, pytest.approx(3))
+    served.store.forget_gateway("g1", TESTER)
+    assert served.http().get(PATH).json()["routes"][0]["requestsPerSecond"] == 0
+
+
+def test_a_forgotten_gateways_counters_of_routes_are_gone(served: ApiServer) -> None:
+    report_routes(served, came("front", 1, age=10), came("front", 3))
+    assert len(served.store.route_load(since=0)) == 2
+    served.store.forget_gateway("g1", TESTER)
+    assert served.store.route_load(since=0) == []
+
+
+def test_processor_time_per_replica_where_replicas_follow_it(served: ApiServer) -> None:
+    served.create(deployment("busy", replicas=1, scaling={"max": 3, "target": {"cpu": 70}}))
+    now = datetime.datetime.now(datetime.UTC).timestamp()
+    times = [
+        ProcessorTimeRow(now - ago, "default", name, f"{name}-00001", f"{name}-00001-{n}", 100 + n * (20 - ago) / 4, 1)
+        for ago in (20, 10, 0)
+        for n in (1, 2)
+        for name in ("busy", "quiet")
+    ]  # fmt: skip
+    served.store.record_processor_times(now, times)
+    found = served.http().get(PATH, params={"window": "20s"}).json()["items"]
+    cpu = {one["deployment"]: one["cpu"] for one in found}
+    assert cpu == {"busy": pytest.approx(37.5), "churn": None, "quiet": None}
+
+
+def test_quotas_are_those_of_workspaces_that_the_caller_may_enter(served: ApiServer) -> None:
+    with served.store.write(TESTER) as tx:
+        for name, quota in (("default", Quota(replicas=7)), ("team", Quota(memory=2**34))):
+            found = tx.get("Workspace", "default", name)
+            wish = found.spec.model_copy(update={"quota": quota})
+            tx.replace(found.uid, spec=wish, expected_version=None)
+    shown = served.http().get("/api/v1/traffic").json()["quotas"]
+    assert shown == [
+        {"workspace": "default", "replicas": 5, "replicaLimit": 7, "memory": "10Gi", "memoryLimit": None},
+        {"workspace": "team", "replicas": 0, "replicaLimit": None, "memory": "0", "memoryLimit": "16Gi"},
+    ]
+    team = served.http(served.token("view", "team"))
+    assert [one["workspace"] for one in team.get("/api/v1/traffic").json()["quotas"]] == ["team"]
+    assert team.get("/api/v1/traffic").json()["routes"] == []
+
+
+@pytest.mark.parametrize("route", [{"requests": -1}, {"route": "a b"}, {"limited": "many"}])
+def test_counters_of_routes_that_make_no_sense_are_refused(server: ApiServer, route: dict[str, Any]) -> None:
+    answer = report_routes(server, {**came("front", 1), **route})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["issues"][0]["field"].startswith("load.routes[0].")

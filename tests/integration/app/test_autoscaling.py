@@ -29,6 +29,24 @@ class Model:
         time.sleep(0.05)
         return {"y": inputs["x"]}
 """
+BUSY_MODEL = """
+import time
+
+
+def burn(seconds):
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+class Model:
+    def load(self, path):
+        burn(5)
+
+    def predict(self, inputs):
+        burn(0.05)
+        return {"y": inputs["x"]}
+"""
 DESCRIPTION = """
 class: model:Model
 requirements: ["numpy>=1.26"]
@@ -50,6 +68,8 @@ def podium() -> Iterator[Installation]:
         (folder / "model" / "model.py").write_text(MODEL)
         (folder / "model" / "podium.yaml").write_text(DESCRIPTION)
         installation.client.push("slow", folder / "model")
+        (folder / "model" / "model.py").write_text(BUSY_MODEL)
+        installation.client.push("busy", folder / "model")
         yield installation
     finally:
         with contextlib.suppress(Exception):
@@ -57,12 +77,12 @@ def podium() -> Iterator[Installation]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def apply(podium: Installation, name: str, **scaling: Any) -> None:
+def apply(podium: Installation, name: str, model: str = "slow", **scaling: Any) -> None:
     wish = {"stableWindow": "6s", "panicWindow": "4s", "scaleDownDelay": "4s", **scaling}
     podium.client.apply(
         {
             "apiVersion": "podium/v1", "kind": "Deployment", "metadata": {"name": name},
-            "spec": {"model": {"name": "slow", "version": 1}, "scaling": wish},
+            "spec": {"model": {"name": model, "version": 1}, "scaling": wish},
         }
     )  # fmt: skip
     waits(podium, name, lambda found: found.status.phase == "Ready" and found.status.rollout is None)
@@ -131,3 +151,19 @@ def test_nobody_runs_without_requests_and_the_first_one_is_answered(podium: Inst
         until(lambda: len(asked.answers.since(started)) > 4, SECONDS, lambda: "nothing is answered")
     assert [row for row in asked.answers.rows if row.failed] == []
     waits(podium, "nap", lambda found: found.status.scaling.desired == 0)
+
+
+def test_replicas_follow_their_processor_time_but_not_that_of_their_start(podium: Installation) -> None:
+    """Loading takes five seconds of it, which is half of the window."""
+    apply(podium, "busy", "busy", min=1, max=3, target={"cpu": 20}, stableWindow="10s")
+    quiet = waits(podium, "busy", lambda found: found.status.scaling.measured is not None)
+    assert (quiet.status.scaling.desired, quiet.status.scaling.panic_since) == (1, None)
+    with load(podium, "busy", 11) as asked:
+        waits(podium, "busy", lambda found: found.status.ready_replicas == 3)
+        until(lambda: (traffic(podium, "busy")["cpu"] or 0) > 1, SECONDS, lambda: str(traffic(podium, "busy")))
+    waits(podium, "busy", lambda found: found.status.ready_replicas == 1)
+    assert [row for row in asked.answers.rows if row.failed] == []
+    events = podium.client.events(kind="Deployment", name="busy")
+    first = [event["message"] for event in events if event["reason"] == "Scaled"][-1]
+    assert "% of a replica's processor time" in first
+    assert "20 % per replica" in first

@@ -15,7 +15,7 @@ from podium.store import Store
 from podium.store.tables import metadata
 from tests.integration.store.objects import ALICE, create, deployment, now
 
-LATEST = "0007"
+LATEST = "0008"
 """Podium's own newest migration."""
 # What a plugin or the next Podium would bring: a new column with data in it, a rebuilt table, a table of its own.
 NEXT = """

@@ -41,8 +41,24 @@ def item(name: str, *, workspace: str = "default", revisions: Any = (), **more: 
     return figures(**{**known, "revisions": list(revisions), **more})
 
 
-def traffic(*items: dict[str, Any]) -> Traffic:
-    return Traffic.model_validate({"window": 30.0, "at": NOW, "items": list(items)})
+def traffic(*items: dict[str, Any], **more: Any) -> Traffic:
+    return Traffic.model_validate({"window": 30.0, "at": NOW, "items": list(items), **more})
+
+
+def route(name: str, *rules: dict[str, Any], **more: Any) -> dict[str, Any]:
+    known = {"workspace": "default", "route": name, "phase": "Ready", "rules": list(rules)}
+    figures = {"requestsPerSecond": 120.0, "errorShare": 0.0, "refusedShare": 0.03, "limitedPerSecond": 3.25}
+    return {**known, **figures, "reportAge": 1.0, **more}
+
+
+def rule(name: str, shadows: dict[str, float] | None = None, **variants: float) -> dict[str, Any]:
+    def shares(given: dict[str, float]) -> list[dict[str, Any]]:
+        return [{"deployment": key.replace("_", "-"), "weight": weight} for key, weight in given.items()]
+
+    return {"rule": name, "variants": shares(variants), "shadows": shares(shadows or {})}
+
+
+FRONT = route("front", rule("0", {"big": 25.0}, churn=90.0, churn_next=10.0))
 
 
 CANARY = item(
@@ -120,8 +136,66 @@ def test_filtering_by_name(match: str | None, names: list[str]) -> None:
 def test_on_a_terminal_nothing_is_wider_than_it_and_nothing_can_move_its_cursor(width: int) -> None:
     hostile = item("churn", phase="Ready\x1b[2J")
     console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=True)
-    console.print(rendered(view(traffic(hostile, CANARY), []), "the server does not answer"))
+    console.print(rendered(view(traffic(hostile, CANARY, routes=[FRONT]), []), "the server does not answer"))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "\x1b[2J" not in text
     assert max(len(line) for line in text.splitlines()) <= width
     assert "the server does not answer" in text
+
+
+def test_a_line_per_route_with_the_weights_of_its_variants() -> None:
+    rules = route("many", rule("gold", big=100.0), rule("1", churn=50.0, big=50.0), limitedPerSecond=0.0)
+    text = lines(view(traffic(item("churn"), routes=[FRONT, rules]), []))
+    header, front, many, gold, other = text[-5:]
+    assert header.split() == ["ROUTE", "PHASE", "GOES", "TO", "REQ/S", "ERRORS", "REFUSED", "LIMITED"]
+    assert " ".join(front.split()) == (
+        "front Ready churn 90 %, churn-next 10 %; 25 % copied to big 120.0 0 % 3 % 3.25/s"
+    )
+    assert " ".join(many.split()) == "many Ready 2 rules 120.0 0 % 3 % 0"
+    assert (gold.split(), " ".join(other.split())) == (["gold", "big"], "1 churn 50 %, big 50 %")
+
+
+def test_copies_and_processor_time_have_columns_only_where_there_are_any() -> None:
+    headers = [column.header for column in view(traffic(item("churn")), []).deployments.columns]
+    assert not {"CPU", "COPIES/S"} & set(headers)
+    shadow = item("big", copiesPerSecond=30.04)
+    shown = view(traffic(item("churn", cpu=63.4), shadow, CANARY), []).deployments
+    assert [column.header for column in shown.columns][-2:] == ["CPU", "COPIES/S"]
+    assert [row.cells[-2:] for row in shown.rows[:2]] == [("63 %", "0.0"), ("", "30.0")]
+    assert all(row.cells[-2:] == ("", "") for row in shown.rows if row.indented)
+
+
+def test_quotas_say_how_much_is_used() -> None:
+    quota = {"workspace": "team", "replicas": 12, "replicaLimit": 20, "memory": "24Gi", "memoryLimit": None}
+    more = {**quota, "workspace": "blue", "replicas": 3, "replicaLimit": None, "memoryLimit": "16Gi"}
+    text = lines(view(traffic(item("churn"), quotas=[quota, more]), []))
+    assert text[2] == "quota of team: 12 of 20 replicas"
+    assert "quota of blue: 24.0 GiB of 16.0 GiB memory (over)" in text[3]
+
+
+def test_routes_are_found_by_their_own_name_and_by_that_of_their_deployments() -> None:
+    other = route("other", rule("0", {"quiet": 100.0}, price=100.0), requestsPerSecond=900.0)
+    both = traffic(item("churn"), item("price"), routes=[FRONT, other])
+
+    def routes(match: str | None, sort: str = "name") -> list[str]:
+        return [row.cells[0] for row in view(both, [], match=match, sort=sort).routes.rows]
+
+    assert routes(None) == routes(None, "p95") == ["front", "other"]
+    assert routes(None, "rate") == ["other", "front"]
+    assert (routes("front"), routes("price"), routes("quiet"), routes("none")) == (
+        ["front"], ["other"], ["other"], [],
+    )  # fmt: skip
+
+
+def test_at_80_columns_what_matters_most_is_there_whole() -> None:
+    console = Console(file=io.StringIO(), width=80, color_system=None, force_terminal=True)
+    deployments = [CANARY, QUIET, item("churn-next-large", cpu=50.0, copiesPerSecond=4.0)]
+    console.print(rendered(view(traffic(*deployments, routes=[FRONT]), [gateway("gw-1", 0)])))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(len(line) for line in text.splitlines()) <= 80
+    head = next(line for line in text.splitlines() if line.startswith("DEPLOYMENT"))
+    assert {"REQ/S", "ERRORS", "P95", "REPLICAS"} <= set(head.split())
+    assert "SEEN" not in head
+    assert "churn-next-large" in text
+    assert "churn 90 %, churn-next 10 %" in text
+    assert "3.25/s" in text

@@ -1,9 +1,11 @@
-"""What is going on now: requests/s, errors, latencies, replicas and weights per Deployment and revision."""
+"""What is going on now: requests/s, errors, latencies, replicas and weights per Deployment and revision; requests/s,
+errors, refusals and weights per Route; how much of each quota is used."""
 
 import datetime
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Annotated
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol, TypeVar
 
 from fastapi import APIRouter, Depends, Query
 
@@ -12,10 +14,13 @@ from podium.api.openapi import answer
 from podium.api.problems import described
 from podium.api.services import Services, services_of
 from podium.api.wire import JSON
+from podium.planning.route_load import quota_load, route_traffic
 from podium.planning.traffic import deployment_traffic
 from podium.resources.kinds import AnyResource
 from podium.resources.load import Traffic
+from podium.resources.model import Quota
 from podium.resources.quantities import parse_duration
+from podium.resources.shape import DEFAULT_WORKSPACE
 from podium.store import LoadRow, Read
 
 App = Annotated[Services, Depends(services_of)]
@@ -31,6 +36,7 @@ _LATELY = 30.0
 """Seconds: what a gateway that was silent for longer counted is not in the sums."""
 _BEFORE = 15.0
 """Seconds before the window: a difference of counters needs the ones from before."""
+_PARTS = ("items", "routes", "quotas")
 _Key = tuple[str, str]
 
 
@@ -48,7 +54,7 @@ def router() -> APIRouter:
     )
     def everywhere(caller: Reader, services: App, window: Window = "30s") -> JSON:
         found = _traffic(services, None, _seconds(window))
-        return _answer([one for one in found.items if caller.may_enter(one.workspace)], found)
+        return _answer(found, caller.may_enter)
 
     @routes.get(
         "/workspaces/{workspace}/traffic",
@@ -58,8 +64,7 @@ def router() -> APIRouter:
         responses={200: answer("Traffic"), **refusals},
     )
     def here(caller: ReaderHere, services: App, workspace: WorkspaceName, window: Window = "30s") -> JSON:
-        found = _traffic(services, workspace, _seconds(window))
-        return _answer(found.items, found)
+        return _answer(_traffic(services, workspace, _seconds(window)), lambda _: True)
 
     return routes
 
@@ -68,38 +73,85 @@ def _seconds(window: str) -> float:
     return parse_duration(float(window) if window.isdigit() else window)
 
 
-def _answer(items: object, found: Traffic) -> JSON:
-    shown = found.model_copy(update={"items": items})
-    return JSON(shown.model_dump(mode="json", by_alias=True))
+def _answer(found: Traffic, may_enter: Callable[[str], bool]) -> JSON:
+    """What is of workspaces that the caller may see."""
+    parts = {name: [one for one in getattr(found, name) if may_enter(one.workspace)] for name in _PARTS}
+    return JSON(found.model_copy(update=parts).model_dump(mode="json", by_alias=True))
 
 
 def _traffic(services: Services, workspace: str | None, seconds: float) -> Traffic:
     now = datetime.datetime.now(datetime.UTC)
-    at = now.timestamp()
-    rows, reports = services.store.load(since=at - seconds - _BEFORE, workspace=workspace)
-    lately = {gateway: told for gateway, told in reports.items() if told >= at - _LATELY}
-    age = max(0.0, at - max(reports.values())) if reports else None
-    readings: dict[_Key, list[LoadRow]] = defaultdict(list)
-    for row in rows:
-        readings[row.workspace, row.deployment].append(row)
+    since = now.timestamp() - seconds - _BEFORE
+    rows, reports = services.store.load(since=since, workspace=workspace)
+    told = _Told(
+        {gateway: at for gateway, at in reports.items() if at >= now.timestamp() - _LATELY},
+        max(0.0, now.timestamp() - max(reports.values())) if reports else None,
+    )
+    times = _grouped(services.store.processor_times(since=since, workspace=workspace))
+    readings = _grouped(rows)
     with services.store.read() as tx:
         deployments = tx.list("Deployment", workspace=workspace).items
         revisions = _revisions(tx, workspace, deployments, rows)
         rollouts = {key: _rollout(tx, key[0], one) for key, one in _by_key(deployments).items()}
-    items = []
-    for deployment in deployments:
-        key = (deployment.metadata.workspace, deployment.metadata.name)
-        items.append(
-            deployment_traffic(
-                deployment, (revisions[key], rollouts[key]), readings[key], lately, seconds=seconds, age=age
-            )
+        routes = tx.list("Route", workspace=workspace).items
+        tenants = _tenants(tx, workspace)
+    items = [
+        deployment_traffic(
+            deployment, (revisions[key], rollouts[key]), readings[key], told.lately, times[key],
+            seconds=seconds, age=told.age,
         )
-    items.sort(key=lambda item: (item.workspace, item.deployment))
-    return Traffic(window=seconds, at=now, items=items)
+        for key, deployment in sorted(_by_key(deployments).items())
+    ]  # fmt: skip
+    counted = defaultdict(list)
+    for row in services.store.route_load(since=since, workspace=workspace) if routes else ():
+        counted[row.workspace, row.route].append(row)
+    ways = [
+        route_traffic(route, counted[key], told.lately, seconds=seconds, age=told.age)
+        for key, route in sorted(_by_key(routes).items())
+    ]
+    quotas = [
+        quota_load(one, [item for item in deployments if item.metadata.workspace == one.metadata.name])
+        for one in tenants
+        if one.spec.quota != Quota()
+    ]
+    return Traffic(window=seconds, at=now, items=items, routes=ways, quotas=quotas)
 
 
-def _by_key(deployments: Sequence[AnyResource]) -> dict[_Key, AnyResource]:
-    return {(one.metadata.workspace, one.metadata.name): one for one in deployments}
+@dataclass(frozen=True)
+class _Told:
+    """`lately`: gateway -> when it last told its counters; `age`: seconds since the newest report of any."""
+
+    lately: Mapping[str, float]
+    age: float | None
+
+
+class _Placed(Protocol):
+    @property
+    def workspace(self) -> str: ...
+    @property
+    def deployment(self) -> str: ...
+
+
+_Row = TypeVar("_Row", bound=_Placed)
+
+
+def _grouped(rows: Iterable[_Row]) -> dict[_Key, list[_Row]]:
+    """By workspace and Deployment."""
+    found: dict[_Key, list[_Row]] = defaultdict(list)
+    for row in rows:
+        found[row.workspace, row.deployment].append(row)
+    return found
+
+
+def _tenants(tx: Read, workspace: str | None) -> Sequence[AnyResource]:
+    if workspace is None:
+        return tx.list("Workspace").items
+    found = tx.find("Workspace", DEFAULT_WORKSPACE, workspace)
+    return [] if found is None else [found]
+
+
+def _by_key(objects: Sequence[AnyResource]) -> dict[_Key, AnyResource]:
+    return {(one.metadata.workspace, one.metadata.name): one for one in objects}
 
 
 def _rollout(tx: Read, workspace: str, deployment: AnyResource) -> AnyResource | None:

@@ -1,0 +1,72 @@
+"""What came to every Route, for the report: Envoy's counters by Route and status, and of those that limits turned away.
+
+Called by `load_report`. Calls `admin`: one question about the Routes that ever had a request. What counts is in
+`render.counting` and `render.limits`.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from podium.gateway.admin import Admin
+from podium.gateway.render.counting import BY_ROUTE
+from podium.gateway.render.limits import TURNED_AWAY
+
+_SETS = "|".join(re.escape(name) for name in (BY_ROUTE, TURNED_AWAY))
+_PATTERN = rf"^({_SETS})\.requests\.route\.route:"
+_STAT = re.compile(
+    rf"(?P<set>{_SETS})\.requests\.route\.route:(?P<workspace>[^/.]+)/(?P<route>[^/.]+)(\.code\.(?P<code>\d+))?"
+)
+Key = tuple[str, str]
+"""Workspace and Route."""
+
+
+@dataclass(frozen=True)
+class RouteCounted:
+    """Requests of one Route since Envoy's start; `errors`: 5xx, `refused`: 429, `limited`: those of its limits."""
+
+    requests: int = 0
+    errors: int = 0
+    refused: int = 0
+    limited: int = 0
+
+
+async def read_routes(admin: Admin) -> dict[Key, RouteCounted]:
+    """Of every Route that ever had a request. Raises Unavailable."""
+    counted: dict[Key, RouteCounted] = {}
+    for stat in await admin.statistics(_PATTERN, detailed=True):
+        found = _STAT.fullmatch(stat.get("name", ""))
+        if found is None:
+            continue
+        key, value = (found["workspace"], found["route"]), int(stat["value"])
+        before = counted.get(key, RouteCounted())
+        if found["set"] == TURNED_AWAY:
+            counted[key] = replace(before, limited=before.limited + value)
+            continue
+        code = found["code"] or "0"
+        counted[key] = replace(
+            before,
+            requests=before.requests + value,
+            errors=before.errors + value * code.startswith("5"),
+            refused=before.refused + value * (code == "429"),
+        )
+    return counted
+
+
+def route_documents(
+    before: Mapping[Key, RouteCounted], told: Collection[Key], now: Mapping[Key, RouteCounted], age: float
+) -> tuple[list[dict[str, Any]], frozenset[Key]]:
+    """The Routes whose counters changed, and which these are. `before`: what the server knows, `age` seconds old;
+    `told`: those of them that stood in the report; the others come with their counters from before, too."""
+    changed = sorted(key for key in now if now[key] != before.get(key))
+    documents = []
+    for key in changed:
+        if key not in told:
+            documents.append(_document(key, before.get(key, RouteCounted()), age))
+        documents.append(_document(key, now[key], 0.0))
+    return documents, frozenset(changed)
+
+
+def _document(key: Key, counted: RouteCounted, age: float) -> dict[str, Any]:
+    return {"workspace": key[0], "route": key[1], "age": round(age, 3), **vars(counted)}

@@ -1,0 +1,117 @@
+"""What comes to each Route, as the agent reports it, against a real Envoy: also what the gateway answers itself."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from podium.gateway.admin import Admin
+from podium.gateway.load_report import LoadCounters
+from podium.gateway.render.clusters import cluster
+from podium.gateway.render.limits import buckets, limited
+from podium.resources.load import LoadReport, RouteCount
+from podium.resources.traffic import Limits
+from tests.integration.gateway.conftest import until
+from tests.integration.gateway.one_envoy import OneEnvoy, a_route, arm_of, live, one_envoy
+from tests.integration.gateway.upstreams import Reply, Request, upstreams
+
+pytestmark = pytest.mark.integration
+LIMITS = Limits.model_validate({"route": {"requests": 3, "per": "1h"}})
+
+
+def answer(request: Request) -> Reply | None:
+    return Reply(int(request.path.rpartition("/")[2]))
+
+
+@pytest.fixture
+def envoy() -> Iterator[OneEnvoy]:
+    held = buckets(LIMITS, "default", "few")
+    assert held is not None
+    routes = [
+        a_route("/front/", live("churn"), name="route:default/front"),
+        a_route("/few/", live("churn"), name="route:default/few") | limited(LIMITS, "default", "few"),
+        a_route("/churn/", live("churn"), name="deployment:default/churn"),
+        {"match": {"prefix": "/shut/"}, "direct_response": {"status": 503}, "name": "route:team/shut"},
+    ]
+    with upstreams() as made, one_envoy() as envoy:
+        yield envoy.start(routes, [cluster(arm_of("churn", made.start("one", answer)))], held=[held])
+
+
+def send(envoy: OneEnvoy, path: str, *answers: int) -> None:
+    for status in answers:
+        assert envoy.client.get(f"/{path}/{status}").status_code in (status, 429, 503)
+
+
+async def settled(envoy: OneEnvoy, requests: int) -> None:
+    """Envoy counts a request a moment after its client has the answer."""
+
+    def counted() -> int:
+        return sum(envoy.stats(r"^podium\.routes\.requests\.").values())
+
+    await asyncio.to_thread(until, lambda: counted() >= requests, 30)
+
+
+def play(envoy: OneEnvoy, what: Callable[["Callable[..., Awaitable[LoadReport]]"], Awaitable[None]]) -> None:
+    async def run() -> None:
+        admin = Admin(envoy.settings.layout.admin_socket)
+        counters = LoadCounters(admin)
+
+        async def read(*, delivered: bool = True) -> LoadReport:
+            counters._due = 0.0
+            document = await counters.read("e1")
+            if delivered:
+                counters.delivered(document)
+            return LoadReport.model_validate(document)
+
+        try:
+            await what(read)
+        finally:
+            await admin.close()
+
+    asyncio.run(run())
+
+
+def figures(one: RouteCount) -> tuple[str, int, int, int, int]:
+    return f"{one.workspace}/{one.route}", one.requests, one.errors, one.refused, one.limited
+
+
+def test_every_answer_counts_for_its_route_and_nothing_for_who_was_quiet(envoy: OneEnvoy) -> None:
+    async def what(read: Any) -> None:
+        send(envoy, "front", 200, 500)
+        await settled(envoy, 2)
+        assert (await read()).routes == [], "what was counted before the first look has no time"
+        send(envoy, "front", 200, 429)
+        send(envoy, "few", *[200] * 5)
+        send(envoy, "shut", 200)
+        send(envoy, "churn", 200)
+        await settled(envoy, 11)
+        report = await read()
+        assert [figures(one) for one in report.routes if one.age == 0] == [
+            ("default/few", 5, 0, 2, 2), ("default/front", 4, 1, 1, 0), ("team/shut", 1, 1, 0, 0),
+        ]  # fmt: skip
+        before = [figures(one) for one in report.routes if one.age > 0]
+        assert before == [
+            ("default/few", 0, 0, 0, 0), ("default/front", 2, 1, 0, 0), ("team/shut", 0, 0, 0, 0),
+        ]  # fmt: skip
+        assert (await read()).routes == []
+
+    play(envoy, what)
+
+
+def test_what_was_not_delivered_is_in_the_next_report(envoy: OneEnvoy) -> None:
+    async def what(read: Any) -> None:
+        await read()
+        send(envoy, "front", 200)
+        await settled(envoy, 1)
+        await read(delivered=False)
+        send(envoy, "front", 200)
+        await settled(envoy, 2)
+        assert [(one.requests, one.age > 0) for one in (await read()).routes] == [(0, True), (2, False)]
+        send(envoy, "front", 200)
+        await settled(envoy, 3)
+        assert [(one.requests, one.age) for one in (await read()).routes] == [(3, 0)], (
+            "it was in the last one"
+        )
+
+    play(envoy, what)
