@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from podium.cli.display import clean, coloured, size
+from podium.cli.inputs import inputs_of, metadata
 from podium.load.bounds import NotAllowed
 from podium.load.wire import NOT_TRUSTED, WANTS_A_CERTIFICATE
 from podium.resources.errors import InvalidInput, Issue, Refused
@@ -43,7 +44,6 @@ def of_deployment(session: "Session", name: str, given: tuple[str, str] | None) 
 
     `given`: inputs as JSON, and where they come from; None: made up from what the model says that it takes.
     """
-    from podium.cli.commands.predictions import inputs_of, metadata
     from podium.client.prediction import tensor
     from podium.load.bodies import made_up_bodies
 

@@ -10,10 +10,11 @@ import typer
 import yaml
 
 from podium.cli.commands.models import differences, flat
-from podium.cli.commands.predictions import _show, _tensors, _values
+from podium.cli.commands.predictions import _show
 from podium.cli.commands.records import after
 from podium.cli.exits import Exit
 from podium.cli.following import Deadline, seconds_of, worst
+from podium.cli.inputs import _tensors, _values
 from podium.cli.output import as_yaml, emit_line, emit_list
 from podium.cli.reporting import lines, reported
 from podium.cli.session import Format, Session
