@@ -29,6 +29,7 @@ SCENARIOS: dict[str, Disruption] = {
     "scaled 1, 4, 1": traffic_changes.scaled,
     "Route changed": traffic_changes.route_changed,
     "token rotated": traffic_changes.token_rotated,
+    "certificate renewed": traffic_changes.certificate_renewed,
     "slept and woken": traffic_changes.slept_and_woken,
     "second gateway restarted": traffic_changes.gateway_restarted,
     "model process killed, 1 of 2": disruptions.replica_killed,

@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -16,16 +17,20 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
+from cryptography import x509
 
 from benchmarks.disruptions import other, scale
 from benchmarks.world import NAME, World, until
 from podium.demo.load import Load, running
+from podium.gateway.settings import CertificateFiles
 from podium.resources.errors import NotFound
+from tests.integration.certificates import Authority
 
 _VARIANT = f"{NAME}-next"
 _SLEEPER = f"{NAME}-sleeper"
 _ASKED_EVERY, _NOTICE = 0.2, 3
 """Seconds."""
+_RENEWALS = 3
 _BESIDE_RATE = 40.0
 """Requests per second of streams beside the main one."""
 
@@ -174,6 +179,61 @@ def gateway_restarted(world: World) -> str:
     return f"drained and started again under {_count(load)} requests of its own clients"
 
 
+def certificate_renewed(world: World) -> str:
+    """A second gateway, with TLS, beside the first: its certificate is replaced three times, while some clients keep
+    their connections and others make one for each request."""
+    folder = world.installation.home / "certificates"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    authority = Authority(folder)
+    trusted = ssl.create_default_context(cafile=authority.file)
+    with _second_gateway(world, authority.issue().write(folder), trusted) as (process, port, _):
+        url, token = f"https://localhost:{port}/v2/models/{NAME}/infer", world.installation.token
+        kept, anew = (
+            kind(url, world.bodies, rate=_BESIDE_RATE, token=token, timeout=60.0, tls=trusted)
+            for kind in (Load, _NewConnections)
+        )
+        with running(kept, requests=20, timeout=60.0), running(anew, requests=20, timeout=60.0):
+            for _ in range(_RENEWALS):
+                _renew(world, authority, port)
+                mark = time.time() + 0.5
+                for load in (kept, anew):
+                    _asked_since(load, mark)
+        for load, whose in ((kept, "on kept connections"), (anew, "on new connections")):
+            _all_good(whose, load)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0, f"the gateway ended with {process.returncode}"
+    return f"renewed {_RENEWALS} times under {_count(kept)} requests on kept connections and {_count(anew)} on new ones"
+
+
+def _renew(world: World, authority: Authority, port: int) -> None:
+    """Another certificate in the place of the one before; returns when new connections get it."""
+    issued = authority.issue()
+    issued.write(authority.folder)
+    until(
+        lambda: _shown(port) == issued.serial,
+        60.0,
+        lambda: f"the certificate is not renewed: {world.installation.client.gateways()}",
+    )
+
+
+def _asked_since(load: Load, mark: float) -> None:
+    load.wait_until(lambda answers: bool(answers.since(mark)), 60.0)
+
+
+class _NewConnections(Load):
+    """Each request on a connection of its own."""
+
+    def _take(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
+
+
+def _shown(port: int) -> int:
+    """The serial number of the certificate that a new connection gets."""
+    found = ssl.get_server_certificate(("127.0.0.1", port), timeout=20)
+    return x509.load_pem_x509_certificate(found.encode()).serial_number
+
+
 class _EitherGateway(Load):
     """Clients that know two gateways: a new connection goes to the first one that was ready when it was last asked."""
 
@@ -205,21 +265,27 @@ def _balanced(load: _EitherGateway) -> Iterator[None]:
         asking.join()
 
 
-def _ready(client: httpx.Client, port: int) -> bool:
+def _ready(client: httpx.Client, port: int, scheme: str = "http") -> bool:
     try:
-        return client.get(f"http://127.0.0.1:{port}/v2/health/ready").status_code == 200
+        return client.get(f"{scheme}://127.0.0.1:{port}/v2/health/ready").status_code == 200
     except httpx.HTTPError:
         return False
 
 
 @contextlib.contextmanager
-def _second_gateway(world: World) -> Iterator[tuple[subprocess.Popen[bytes], int, Any]]:
-    """`podium gateway run second`, ready; its port; and what starts it once more."""
+def _second_gateway(
+    world: World, files: CertificateFiles | None = None, trusted: ssl.SSLContext | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], int, Any]]:
+    """`podium gateway run second`, ready; its port; and what starts it once more. `files`: with TLS, whose certificate
+    is `trusted`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     running_now: list[subprocess.Popen[bytes]] = []
     own = {"PODIUM_URL": world.installation.addresses()["url"], "PODIUM_TOKEN": world.installation.token}
+    if files is not None:
+        own |= {"PODIUM_GATEWAY_TLS_CERT": str(files.chain), "PODIUM_GATEWAY_TLS_KEY": str(files.key)}
+    scheme, verify = ("http", True) if trusted is None else ("https", trusted)
     log = world.installation.home / "second-gateway.log"
 
     def start() -> subprocess.Popen[bytes]:
@@ -230,9 +296,9 @@ def _second_gateway(world: World) -> Iterator[tuple[subprocess.Popen[bytes], int
             made = subprocess.Popen(command, env=environment, stdout=words, stderr=words)
         running_now.append(made)
 
-        with httpx.Client(trust_env=False, timeout=5.0) as client:
+        with httpx.Client(trust_env=False, timeout=5.0, verify=verify) as client:
             until(
-                lambda: _ready(client, port),
+                lambda: _ready(client, port, scheme),
                 60.0,
                 lambda: f"the second gateway is not ready: {log.read_text()[-2000:]}",
             )

@@ -7,6 +7,7 @@ asyncio thread; parsing is httptools'. Called by the demo, the tests and the ben
 import asyncio
 import contextlib
 import itertools
+import ssl
 import threading
 import time
 from collections import Counter
@@ -110,7 +111,8 @@ class _Connection(asyncio.Protocol):
 class Load:
     """A context manager: the stream runs in a thread of its own from entry to exit.
 
-    url: the full address to POST to. bodies: JSON bodies, taken in turn. rate: requests per second.
+    url: the full address to POST to. bodies: JSON bodies, taken in turn. rate: requests per second. tls: for https, how
+    the server is known.
     """
 
     def __init__(
@@ -122,8 +124,10 @@ class Load:
         token: str | None = None,
         timeout: float = 30.0,
         limit: int = 1_000_000,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         parts = urlsplit(url)
+        self._tls = tls
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         self._payloads = itertools.cycle([_payload(parts.path, parts.netloc, body, token) for body in bodies])
         self._rate, self._timeout, self._limit = rate, timeout, limit
@@ -201,7 +205,7 @@ class Load:
 
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(_Connection, self._host, self._port)
+        _, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
         return connection
 
 
