@@ -1,4 +1,5 @@
-"""What a rollout does next: what moves traffic, what holds it, what takes it back."""
+"""What a rollout does next: what moves traffic, what holds it, what takes it back. Gateways, people and blue-green have
+files of their own."""
 
 from typing import Any
 
@@ -8,7 +9,6 @@ from podium.planning.gateways import GatewayView
 from podium.planning.judging import step_cap
 from podium.planning.looks import replay
 from podium.planning.rollouts import decide
-from podium.resources.kinds import Rollout
 from podium.resources.rollout import FINAL_PHASES
 from podium.resources.strategies import CanaryStep
 from tests.unit.planning.worlds import (
@@ -28,7 +28,6 @@ from tests.unit.planning.worlds import (
     UNPROVEN,
     at,
     committed,
-    gateway,
     restarted,
     revision,
     rollout,
@@ -36,14 +35,12 @@ from tests.unit.planning.worlds import (
     world,
 )
 
-UNFINISHED = ("Pending", "Progressing", "Paused", "Held", "Promoting", "Observing")
-
 
 def canary(**analysis: Any) -> dict[str, Any]:
     return {**CANARY, "analysis": analysis}
 
 
-# --- the way through ----------------------------------------------------------------------------------------------
+# --- the way through -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -131,93 +128,7 @@ def test_a_steps_cap_is_ten_times_its_duration_at_least_a_minute_or_what_the_spe
     assert step_cap(CanaryStep.model_validate({"weight": 10, **step})) == seconds
 
 
-# --- loaded weights -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("views", "words"),
-    [
-        ((), "no gateway reports"),
-        ((gateway(LOADED_AT - 1),), "waiting for gateway gw to load"),
-        ((gateway(), gateway(LOADED_AT - 1, name="two")), "waiting for gateway two to load"),
-        (
-            (gateway(), gateway(LOADED_AT - 1, silent=6, name="two")),
-            "waits for gateway two (silent since 11:59:54 UTC, given up at 12:09:54); to give it up now: "
-            "podium gateway forget two",
-        ),
-        (
-            (gateway(silent=6),),
-            "no gateway reports; is `podium gateway` running? Last heard of: gw at 11:59:54 UTC.",
-        ),
-        (
-            (gateway(), gateway(silent=9, name="two"), gateway(LOADED_AT - 1, silent=6, name="three")),
-            "waits for gateway three (silent since 11:59:54 UTC",
-        ),
-    ],
-    ids=[
-        "none",
-        "behind",
-        "one behind",
-        "a silent one behind",
-        "only silent ones",
-        "the silent one that is behind",
-    ],
-)
-@pytest.mark.parametrize("phase", ["Progressing", "Promoting"])
-def test_a_step_waits_for_every_gateway_and_names_the_one_that_is_behind(
-    phase: str, views: tuple[Any, ...], words: str
-) -> None:
-    before = rollout(phase, **BEFORE_LAST, loaded=False)
-    outcome = decide(before, world(*GOOD, gateways=views))
-    assert (outcome.status.phase, outcome.status.weight) == (phase, 10)
-    assert not outcome.status.loaded
-    assert words in outcome.status.message
-
-
-def test_the_silent_gateways_that_are_waited_for_stand_in_the_status_and_an_event_says_so_once() -> None:
-    views = (gateway(), gateway(LOADED_AT - 1, silent=6, name="two"), gateway(silent=9, name="three"))
-    first = decide(rollout(**BEFORE_LAST, loaded=False), world(gateways=views))
-    assert first.status.silent_gateways == ["two"]
-    assert [(kind, name) for kind, name, _ in first.events] == [("Warning", "GatewaySilent")]
-    again = decide(rollout(**BEFORE_LAST, loaded=False, silentGateways=["two"]), world(gateways=views))
-    assert (again.status.silent_gateways, again.events) == (["two"], ())
-    back = decide(rollout(**BEFORE_LAST, loaded=False, silentGateways=["two"]), world(gateways=(gateway(),)))
-    assert (back.status.loaded, back.status.silent_gateways) == (True, [])
-    taken = decide(rollout("RollingBack", message="errors"), world(gateways=views))
-    assert taken.status.silent_gateways == []
-
-
-def test_a_silent_gateway_that_has_the_weight_is_not_waited_for() -> None:
-    views = (gateway(), gateway(silent=60, name="two"))
-    before = rollout(**BEFORE_LAST, loaded=False, stepStartedAt=None)
-    outcome = decide(before, world(gateways=views))
-    assert outcome.status.loaded
-    assert outcome.status.step_started_at == NOW, "the step's clock starts when its weight is in force"
-
-
-def test_a_rollback_waits_for_live_gateways_but_never_for_silent_ones() -> None:
-    taken = rollout("RollingBack", message="errors")
-    behind = decide(taken, world(gateways=(gateway(LOADED_AT - 1),)))
-    assert (behind.status.phase, behind.ended) == ("RollingBack", None)
-    silent = decide(taken, world(gateways=(gateway(), gateway(LOADED_AT - 1, silent=6, name="two"))))
-    assert (silent.status.phase, silent.ended) == ("RolledBack", "rolledBack")
-    assert "gateway two is silent and may still send it traffic" in silent.reason
-    assert not silent.status.loaded
-    done = decide(taken, world())
-    assert (done.status.phase, done.status.loaded, done.reason) == ("RolledBack", True, "errors")
-    assert decide(taken, world(gateways=())).status.phase == "RolledBack"
-
-
-def test_a_rolled_back_rollout_says_why_and_not_what_it_waited_for() -> None:
-    taken = committed(rollout(**LAST), decide(rollout(**LAST), world(BAD)))
-    waiting = committed(taken, decide(taken, world(BAD)))
-    assert "waiting for gateway" in waiting.status.message
-    ended = decide(waiting, world(BAD, gateways=(gateway(LOADED_AT + 1),)))
-    assert ended.reason == ended.status.message == taken.status.decisions[-1].reason
-    assert "error rate" in ended.reason
-
-
-# --- verdicts -----------------------------------------------------------------------------------------------------
+# --- verdicts ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phase", ["Progressing", "Paused", "Held"])
@@ -320,7 +231,7 @@ def test_the_history_of_decisions_is_bounded_and_keeps_the_newest() -> None:
     assert (kept[0].reason, kept[-1].decision) == ("1", "rollback")
 
 
-# --- liveness -----------------------------------------------------------------------------------------------------
+# --- liveness ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -372,126 +283,7 @@ def test_a_promotion_ends_only_when_the_candidate_answers() -> None:
     assert decide(before, world()).ended == "promoted"
 
 
-# --- people -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("phase", UNFINISHED)
-@pytest.mark.parametrize("paused", [False, True])
-def test_an_abort_beats_everything(phase: str, paused: bool) -> None:
-    place = {"step": 0, "weight": 100 if phase in ("Promoting", "Observing") else 10}
-    settings = BLUE_GREEN if phase == "Observing" else CANARY
-    before = rollout(
-        phase, settings, spec={"requested": "abort", "requestedBy": "ann", "paused": paused}, **place
-    )
-    for seen in (
-        world(*GOOD),
-        world(gateways=()),
-        world(replicas=0),
-        world(stable=0),
-        world(newer_wish=True),
-    ):
-        outcome = decide(before, seen)
-        assert (outcome.status.phase, outcome.status.weight) == ("RollingBack", 0)
-        assert outcome.status.message == "aborted by ann"
-
-
-def test_a_person_may_promote_without_evidence_but_not_what_is_not_ready() -> None:
-    wish = {"requested": "promote", "requestedBy": "ann", "paused": True}
-    assert decide(rollout("Pending", spec=wish), world(candidate=0)).status.phase == "Pending"
-    assert decide(rollout("Pending", spec=wish), world()).status.weight == 10
-    now = decide(rollout("Held", spec=wish, **BEFORE_LAST), world()).status
-    assert (now.phase, now.weight) == ("Promoting", 100)
-    assert "promoted by ann" in now.message
-
-
-def test_a_pause_holds_and_is_no_time_of_the_steps() -> None:
-    over = {**BEFORE_LAST, "stepStartedAt": at(-600)}
-    paused = decide(rollout(spec={"paused": True}, **over), world(*GOOD)).status
-    assert (paused.phase, paused.weight, paused.message) == ("Paused", 10, "paused at 10 %")
-    resumed = decide(rollout("Paused", **over), world(*GOOD)).status
-    assert (resumed.phase, resumed.weight, resumed.step_started_at) == ("Progressing", 10, NOW)
-    ready = decide(rollout("Pending", spec={"paused": True}), world()).status
-    assert (ready.phase, ready.weight) == ("Pending", 0)
-
-
-def test_without_replicas_nothing_moves_and_nothing_is_judged() -> None:
-    for status in (BEFORE_LAST, LAST):
-        after = decide(rollout(**status), world(BAD, candidate=0, replicas=0)).status
-        assert (after.phase, after.weight, after.decisions) == ("Progressing", status["weight"], [])
-
-
-# --- what Envoy refuses -------------------------------------------------------------------------------------------
-
-
-def test_a_refused_configuration_takes_the_candidate_back_in_envoys_words() -> None:
-    refused = gateway(LOADED_AT - 1, error="bad cluster", error_version=LOADED_AT)
-    for phase in ("Progressing", "Promoting", "Observing"):
-        status = decide(rollout(phase, BLUE_GREEN, step=0, weight=100), world(gateways=(refused,))).status
-        assert (status.phase, status.message) == (
-            "RollingBack",
-            "gateway gw refused the configuration: bad cluster",
-        )
-
-
-def test_a_refusal_from_before_this_weight_says_nothing_about_it() -> None:
-    old = gateway(error="bad cluster", error_version=LOADED_AT - 1)
-    assert decide(rollout(**LAST), world(gateways=(old,))).status.phase == "Progressing"
-
-
-# --- blue-green ---------------------------------------------------------------------------------------------------
-
-
-def preview(settings: dict[str, Any] = BLUE_GREEN, **more: Any) -> Rollout:
-    return rollout(settings=settings, step=0, weight=0, preview=True, **more)
-
-
-def test_a_preview_lasts_its_time_and_then_flips() -> None:
-    early = decide(preview(stepStartedAt=at(-59)), world())
-    assert (early.status.weight, early.next_at) == (0, at(1))
-    assert decide(preview(stepStartedAt=at(-60)), world()).status.weight == 100
-
-
-def test_without_automatic_promotion_a_preview_waits_for_a_person() -> None:
-    manual = {"strategy": {**BLUE_GREEN["strategy"], "autoPromote": False}}
-    waiting = decide(preview(manual, stepStartedAt=at(-9999)), world()).status
-    assert (waiting.phase, waiting.weight) == ("Held", 0)
-    paused = decide(preview(spec={"paused": True}, stepStartedAt=at(-9999)), world()).status
-    assert (paused.phase, paused.weight) == ("Paused", 0)
-
-
-OBSERVED = {"step": 0, "weight": 100}
-
-
-def test_after_the_flip_a_blue_green_rollout_is_observed_before_it_is_promoted() -> None:
-    flipped = decide(rollout("Promoting", BLUE_GREEN, **OBSERVED), world()).status
-    assert (flipped.phase, flipped.step_started_at) == ("Observing", NOW)
-    back = rollout("Promoting", BLUE_GREEN, spec={"cause": "rollback"}, **OBSERVED)
-    assert decide(back, world()).ended == "promoted", "a rollback has been observed before"
-
-
-@pytest.mark.parametrize(
-    ("since", "wish", "newer", "ended"),
-    [
-        (29, None, False, None),
-        (30, None, False, "promoted"),
-        (1, "promote", False, "promoted"),
-        (1, None, True, "promoted"),
-    ],
-    ids=["too early", "its time", "a person", "a new wish"],
-)
-def test_an_observation_ends_by_its_time_a_person_or_a_new_wish(
-    since: int, wish: str | None, newer: bool, ended: str | None
-) -> None:
-    before = rollout("Observing", BLUE_GREEN, spec={"requested": wish}, **OBSERVED, stepStartedAt=at(-since))
-    assert decide(before, world(newer_wish=newer)).ended == ended
-
-
-def test_a_limit_that_is_broken_after_the_flip_takes_it_back_if_the_old_one_still_answers() -> None:
-    limits = {**BLUE_GREEN, "analysis": {"thresholds": [{"metric": "errorRate", "max": 0.01}]}}
-    before = rollout("Observing", limits, **OBSERVED)
-    broken = traffic(100, (500, 50), (0, 0))
-    assert decide(before, world(broken)).status.phase == "RollingBack"
-    assert decide(before, world(broken, stable=0)).status.phase == "Observing"
+# --- the end -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phase", sorted(FINAL_PHASES))
