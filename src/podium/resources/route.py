@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from podium.resources.canonical import check_part, check_path, is_gateways
 from podium.resources.claims import MOST, check_asked, is_own
 from podium.resources.patterns import check_pattern
 from podium.resources.quantities import Duration
@@ -18,6 +19,7 @@ STEP_PERCENT = 0.01
 """The smallest share that the gateway tells apart: it counts in basis points."""
 _HEADER = re.compile(r"[a-z0-9][-a-z0-9_.]{0,127}")
 _QUERY = re.compile(r"[!-~]{1,128}")
+_NOT_IN_QUERY = re.compile(r"[^!-~]|[&#]")
 _COOKIE = re.compile(r"[A-Za-z0-9_.!#$%&'*+^`|~-]{1,128}")
 _PROTECTED = ("host", "authorization", "content-length", "transfer-encoding", "connection")
 
@@ -98,6 +100,8 @@ class Match(Spec):
             # Otherwise it would be the rest of another name: `/v2/models/garden` and `-large`.
             if text and not text.startswith("/"):
                 raise ValueError(f"{name}: expected a path that begins with '/', such as /{text.lstrip('-')}")
+        if value is not None:
+            _check_reachable(value)
         return value
 
     @field_validator("headers")
@@ -111,8 +115,7 @@ class Match(Spec):
     @classmethod
     def _check_query(cls, query: dict[str, TextMatch]) -> dict[str, TextMatch]:
         for name in query:
-            if not _QUERY.fullmatch(name):
-                raise ValueError(f"{name[:40]!r}: expected a parameter's name of visible characters")
+            check_parameter(name)
         return query
 
     @field_validator("claims")
@@ -131,8 +134,41 @@ class Match(Spec):
         return self
 
 
+def _check_reachable(wanted: TextMatch) -> None:
+    """Raises ValueError for a path that no request has when rules look at it."""
+    for name in ("exact", "prefix", "suffix", "contains"):
+        text = getattr(wanted, name)
+        if text is None:
+            continue
+        try:
+            if name == "exact":
+                check_path(text)
+            else:
+                check_part(text)
+            if name == "prefix" and text.startswith("/versions/"):
+                check_path(text)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+
+
+def check_parameter(name: str, value: str = "") -> None:
+    """Raises ValueError for what cannot stand in a URL's query as a parameter's name and value."""
+    if not _QUERY.fullmatch(name) or "=" in name or _NOT_IN_QUERY.search(name):
+        raise ValueError(
+            f"{name[:40]!r}: expected a parameter's name of visible ASCII characters but '&', '=' and '#'"
+        )
+    if _NOT_IN_QUERY.search(value):
+        raise ValueError(
+            f"{name}: expected it as it stands in the URL: visible ASCII characters but '&' and '#'"
+        )
+
+
 def check_header(name: str) -> None:
     """Raises ValueError for what is no name of a header that a rule may look at."""
+    if is_gateways(name):
+        raise ValueError(
+            f"{name}: only the gateway says it; what a caller is known by is under claims, such as sub"
+        )
     if not _HEADER.fullmatch(name) or name in _PROTECTED:
         raise ValueError(f"{name[:40]!r}: expected a lower-case header name that is not one of HTTP's own")
 

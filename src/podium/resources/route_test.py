@@ -1,20 +1,25 @@
 """What `podium route test` asks and is told: which Deployment would answer a request, and why."""
 
+import re
 from typing import Annotated
 
 from pydantic import Field, field_validator
 
+from podium.resources.canonical import check_path, is_gateways
 from podium.resources.claims import MOST, check_asked
+from podium.resources.route import check_parameter
 from podium.resources.shape import Spec, Status
 
 _Text = Annotated[str, Field(max_length=4096)]
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class RouteTestRequest(Spec):
     """A request as the gateway would see it; nothing is sent anywhere."""
 
     path: Annotated[str, Field(pattern=r"^(/[!-~]*)?$", max_length=2048)] = "/infer"
-    """What comes after `/v2/models/ROUTE`, without the query."""
+    """What comes after `/v2/models/ROUTE`, without the query, in the form that the gateway makes of it."""
     headers: dict[str, _Text] = Field(default_factory=dict, max_length=64)
     query: dict[str, _Text] = Field(default_factory=dict, max_length=64)
     claims: dict[str, _Text] = Field(default_factory=dict, max_length=MOST)
@@ -27,10 +32,30 @@ class RouteTestRequest(Spec):
             check_asked(name)
         return claims
 
+    @field_validator("path")
+    @classmethod
+    def _is_canonical(cls, path: str) -> str:
+        check_path(path)
+        return path
+
     @field_validator("headers")
     @classmethod
-    def _lower_case(cls, headers: dict[str, str]) -> dict[str, str]:
-        return {name.lower(): value for name, value in headers.items()}
+    def _as_sent(cls, headers: dict[str, str]) -> dict[str, str]:
+        for name, value in headers.items():
+            if not _TOKEN.fullmatch(name):
+                raise ValueError(f"{name[:40]!r}: expected a header's name")
+            if is_gateways(name):
+                raise ValueError(f"{name}: the gateway takes it out of what clients send; say claims instead")
+            if _CONTROL.search(value):
+                raise ValueError(f"{name}: expected a value without control characters")
+        return {name.lower(): value.strip(" \t") for name, value in headers.items()}
+
+    @field_validator("query")
+    @classmethod
+    def _can_be_in_a_url(cls, query: dict[str, str]) -> dict[str, str]:
+        for name, value in query.items():
+            check_parameter(name, value)
+        return query
 
 
 class RuleTested(Status):

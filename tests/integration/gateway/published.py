@@ -10,7 +10,7 @@ from typing import Any
 
 from podium.gateway.render import access
 from podium.gateway.render.clusters import cluster
-from podium.gateway.render.limits import Buckets, buckets
+from podium.gateway.render.limits import buckets
 from podium.gateway.render.rules import published_routes, published_weights
 from podium.gateway.render.weights import weights_document
 from podium.gateway.settings import WEIGHTS
@@ -51,7 +51,7 @@ class PublishedEnvoy(OneEnvoy):
         routes: Iterable[Mapping[str, Any]],
         clusters: Iterable[bytes],
         rules: access.AccessRules | None = None,
-        held: Iterable[Buckets] = (),
+        held: Iterable[Mapping[bytes, int]] = (),
     ) -> None:
         super().write(routes, clusters, rules, held)
         self._files.write(WEIGHTS, weights_document(self._weights))
@@ -64,11 +64,9 @@ class PublishedEnvoy(OneEnvoy):
         for plan in plans:
             arms |= {arm.cluster: arm for rule in plan.rules for arm, _ in rule.slots}
             arms |= {arm.cluster: arm for arm in plan.own_arms}
-        held = [buckets(plan.limits, plan.workspace, plan.route) for plan in plans]
+        held = [buckets(plan.limits) for plan in plans]
         rendered = [json.loads(one) for plan in plans for one in published_routes(plan).published]
-        self.start(
-            rendered, [cluster(arm) for arm in arms.values()], rules, [one for one in held if one is not None]
-        )
+        self.start(rendered, [cluster(arm) for arm in arms.values()], rules, held)
         return self
 
 

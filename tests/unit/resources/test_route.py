@@ -64,6 +64,32 @@ REFUSED = [
     ),
     ([{"to": "a", "match": {"headers": {"host": "x"}}}], "spec.rules[0].match.headers", "HTTP's own"),
     (
+        [{"to": "a", "match": {"headers": {"x-podium-caller": "x"}}}],
+        "spec.rules[0].match.headers",
+        "x-podium-caller: only the gateway says it",
+    ),
+    (
+        [{"to": "a", "sticky": {"header": "x_podium_claims"}}],
+        "spec.rules[0].sticky.header",
+        "only the gateway",
+    ),
+    ([{"to": "a", "match": {"query": {"a&b": "x"}}}], "spec.rules[0].match.query", "but '&', '=' and '#'"),
+    (
+        [{"to": "a", "match": {"path": "/a%41"}}],
+        "spec.rules[0].match.path",
+        "exact: the gateway makes /aA of it before any rule looks: say that",
+    ),
+    (
+        [{"to": "a", "match": {"path": {"contains": "a?b"}}}],
+        "spec.rules[0].match.path",
+        "contains: no path has '?'",
+    ),
+    (
+        [{"to": "a", "match": {"path": {"prefix": "/versions/1"}}}],
+        "spec.rules[0].match.path",
+        "prefix: a version is asked for by the Deployment's own path",
+    ),
+    (
         [{"to": "a", "match": {"claims": {"exp": "x"}}}],
         "spec.rules[0].match.claims",
         "exp: expected sub, role, jti or a claim of `podium token create --claim`",

@@ -67,6 +67,8 @@ def _pairs(given: list[str] | None, mark: str, option: str) -> dict[str, str]:
         name, there, value = text.partition(mark)
         if not there or not name.strip():
             raise InvalidInput(Issue(option, f"expected NAME{mark}VALUE, got {text[:60]!r}"))
+        if name.strip() in found:
+            raise InvalidInput(Issue(option, f"{name.strip()[:40]}: expected once, got twice"))
         found[name.strip()] = value.strip()
     return found
 
