@@ -8,7 +8,8 @@ proportion is that of Kubernetes' HPA, ceil(current x measured / target)
 (kubernetes.io/docs/tasks/run-application/horizontal-pod-autoscale); but latency does not fall in proportion to
 replicas, so none is added where nothing waits, and shrinking goes one by one. For processor time it is the sum over all
 replicas divided by the target, as with requests/s; but replicas that are busy all the time cannot show how many more
-are needed: that counts as a surge, in which their number grows by `panicThreshold` once the last step is there.
+are needed: that counts as a surge, in which their number grows by a whole step each time that the last one is there,
+but to no more than there are requests under way.
 
 What is measured of a queue depends on how many replicas there are: with one less, requests wait longer and more of them
 are under way at once. Whoever shrinks by what is seen before it shrank grows again at once, and so on for ever. So for
@@ -334,7 +335,7 @@ def _panic(
         if scaling.target.cpu is not None and load.busy >= _FULL * ready:
             times = max(times, scaling.panic_threshold)
             if _settled(status, (current, replicas), scaling.panic_window, now):
-                needed = max(needed, scaling.panic_threshold * max(1, current))
+                needed = max(needed, _guess(scaling, load, current))
                 words = f"{words}, and more than all of it cannot be seen"
     if times >= scaling.panic_threshold:
         since = status.panic_since or now
@@ -350,6 +351,12 @@ def _panic(
     if surge >= stable.replicas:
         return status, replace(stable, replicas=max(current, surge), reason=f"surge: {words}")
     return status, replace(stable, replicas=max(current, stable.replicas))
+
+
+def _guess(scaling: Scaling, load: WindowLoad, current: int) -> float:
+    """Where all are busy all the time: a step as long as it may be, but not more than have something to do."""
+    step = max(scaling.panic_threshold * current, current + _LEAST_STEP)
+    return min(step, load.concurrency)
 
 
 # --- what is made of it ----------------------------------------------------------------------------------------

@@ -288,9 +288,9 @@ def test_p95_shrinks_one_by_one_and_not_below_the_load_that_was_too_much() -> No
     assert play.for_seconds(40, load(1, rate=20, p95=0.02)) == 1
 
 
-def busy(stable: float, panic: float | None = None, **more: Any) -> LoadSeen:
+def busy(stable: float, panic: float | None = None, under_way: float = 1, **more: Any) -> LoadSeen:
     """So many replicas' processor time is used."""
-    seen = load(1, **more)
+    seen = load(under_way, **more)
     short = stable if panic is None else panic
     return replace(seen, stable=replace(seen.stable, busy=stable), panic=replace(seen.panic, busy=short))
 
@@ -306,22 +306,33 @@ def test_processor_time_of_all_divided_by_the_target() -> None:
     assert play.for_seconds(70, busy(0.8)) == 2
 
 
-def test_replicas_that_are_busy_all_the_time_grow_twofold_once_the_last_step_is_there() -> None:
+def test_replicas_that_are_busy_all_the_time_grow_by_whole_steps_each_once_the_last_is_there() -> None:
     """At 100 % nobody sees how much more is needed: by the proportion it would be 10 for 7."""
     play = Played(scaling(max=100, target={"cpu": 70}), 2)
     play.for_seconds(10, busy(1.2))
-    play.look(busy(1.2, panic=1.96))
-    assert play.status.desired == 4
+    play.look(busy(1.2, panic=1.96, under_way=50))
+    assert play.status.desired == 6
     assert "more than all of it cannot be seen" in play.events[-1]
     play.ready = 2
-    assert play.for_seconds(60, busy(2.0)) == 4, "those two are as busy as before: that is the same news"
-    play.ready = 4
-    play.look(busy(2.0))
-    assert play.status.desired == 4, "the window holds what two could use"
-    play.look(busy(3.0, panic=3.9))
-    assert play.status.desired == 8
+    assert play.for_seconds(60, busy(2.0, under_way=90)) == 6, (
+        "those two are as busy as before: the same news"
+    )
+    play.ready = 6
+    play.look(busy(2.0, under_way=90))
+    assert play.status.desired == 6, "the window holds what two could use"
+    play.look(busy(3.0, panic=5.9, under_way=90))
+    assert play.status.desired == 12
     play.ready = None
-    assert play.for_seconds(20, busy(5.0)) == 8, "busy for 63 %: enough"
+    assert play.for_seconds(20, busy(8.0)) == 12, "busy for 67 %: enough"
+
+
+def test_replicas_that_are_busy_all_the_time_are_not_more_than_there_are_requests() -> None:
+    play = Played(scaling(max=100, target={"cpu": 70}), 2)
+    play.look(busy(2.0, under_way=2))
+    assert play.status.desired == 3, "one for each request, and what the proportion says"
+    few = Played(scaling(max=100, target={"cpu": 70}), 2)
+    few.look(busy(2.0, under_way=4))
+    assert few.status.desired == 4
 
 
 def test_a_model_of_many_threads_is_given_what_it_uses() -> None:

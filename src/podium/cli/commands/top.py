@@ -43,7 +43,9 @@ def top(
     session: Session,
     match: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="A part of a Deployment's name, or a pattern with *."),
+        typer.Argument(
+            metavar="[NAME]", help="A part of a Deployment's or a Route's name, or a pattern with *."
+        ),
     ] = None,
     window: Annotated[
         str, typer.Option("--window", metavar="TIME", help="Over how long figures are taken, 5s to 15m.")
@@ -54,7 +56,7 @@ def top(
         bool, typer.Option("--once", help="One look, as plain text; so it is where stdout is no terminal.")
     ] = False,
 ) -> None:
-    """Requests/s, errors, latencies, replicas and weights of all Deployments, live. Ctrl-C ends it."""
+    """Requests/s, errors, latencies, replicas and weights of all Deployments and Routes, live. Ctrl-C ends it."""
     from podium.cli.top import follow, lines, view
 
     pause = seconds_of(every, "--every")
