@@ -14,7 +14,7 @@ from podium.gateway.render import (
     v1,
     variants,
 )
-from podium.gateway.render.access import CALLER_HEADER, CLAIMS_HEADER, FILTERS, placing
+from podium.gateway.render.access import CALLER_HEADER, CLAIMS_HEADER, FILTERS, ID_HEADER, placing
 from podium.gateway.render.cascade import CASCADE_HEADER
 from podium.gateway.render.counting import counting
 from podium.gateway.render.document import Document, document, fragment, typed
@@ -43,7 +43,15 @@ _HTTP2 = {
     "initial_connection_window_size": 8 * 2**20,
 }
 """Requests under way on one connection, and the bytes that a client may send ahead of what is read."""
-_OURS = (CALLER_HEADER, CLAIMS_HEADER, CASCADE_HEADER, RECORD_HEADER, SHADOW_HEADER, "x-podium-route")
+_OURS = (
+    CALLER_HEADER,
+    CLAIMS_HEADER,
+    ID_HEADER,
+    CASCADE_HEADER,
+    RECORD_HEADER,
+    SHADOW_HEADER,
+    "x-podium-route",
+)
 """Headers that only the gateway says: filters, routes and replicas believe them."""
 
 
@@ -145,10 +153,11 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
         _delivered(settings, TOKENS),
         placing(),
         _delivered(settings, REVOKED),
-        _delivered(settings, ACCESS),
         *entrance.off(fallback.answering()),
         {"name": "envoy.filters.http.buffer", "typed_config": buffer},
-        # Behind the buffer: a request that is refused before it has come in whole costs the client its connection.
+        # Behind the buffer: a request that is refused before it has come in whole costs the client its connection. In
+        # front of it only who shows a good token of this server makes the gateway take a body in.
+        _delivered(settings, ACCESS),
         *entrance.off(_delivered(settings, LIMITS)),
         *entrance.off(*variants.drawing(), protection.adapting(), *grpc.bridging()),
         {
