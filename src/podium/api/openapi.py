@@ -17,6 +17,7 @@ from podium.api.applying import SERVER_MADE
 from podium.api.wire import JSON
 from podium.resources import requests
 from podium.resources.comparison import Comparisons
+from podium.resources.descriptions import Described
 from podium.resources.kinds import KINDS, Kind
 from podium.resources.load import Traffic
 from podium.resources.profile import Profile, ProfileRequest
@@ -158,9 +159,12 @@ def _components() -> dict[str, Any]:
         [(model, "validation") for model in _REQUESTS]
         + [(kind.spec, "validation") for kind in KINDS.values()],
         ref_template=_REF + "{model}",
+        schema_generator=Described,
     )
     _, given = models_json_schema(
-        [(model, "serialization") for model in _ANSWERS], ref_template=_REF + "{model}"
+        [(model, "serialization") for model in _ANSWERS],
+        ref_template=_REF + "{model}",
+        schema_generator=Described,
     )
     schemas: dict[str, Any] = {**given["$defs"], **taken["$defs"]}
     for optional in ("Problem", "ProblemIssue"):
@@ -209,7 +213,7 @@ def _also_numbers(schema: Any) -> Any:
 
 def _object(kind: Kind, schemas: dict[str, Any]) -> dict[str, Any]:
     """A whole object as it is answered."""
-    status = kind.status.model_json_schema(ref_template=_REF + "{model}")
+    status = kind.status.model_json_schema(ref_template=_REF + "{model}", schema_generator=Described)
     schemas.update({name: schema for name, schema in status.pop("$defs", {}).items() if name not in schemas})
     schemas[kind.status.__name__] = status
     metadata = Metadata.model_json_schema(ref_template=_REF + "{model}")

@@ -158,9 +158,12 @@ def _parse_metadata(given: object, kind: Kind, workspace: str | None) -> tuple[M
 
 
 def json_schema(kind: Kind) -> dict[str, Any]:
-    """The published JSON Schema (2020-12) of a whole object of this kind."""
+    """The published JSON Schema (2020-12) of a whole object of this kind; its fields say what they mean."""
+    # Only whoever wants a schema pays for what makes it: each command of the CLI imports this module.
+    from podium.resources.descriptions import Described
+
     model = Resource[kind.spec, kind.status]  # type: ignore[name-defined]
-    schema = model.model_json_schema(by_alias=True)
+    schema = model.model_json_schema(by_alias=True, schema_generator=Described)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = kind.name
     schema["description"] = kind.description

@@ -5,9 +5,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import Field
 
+from podium.resources.descriptions import Described
 from podium.resources.errors import InvalidInput
 from podium.resources.kinds import KINDS, json_schema, kind_of, parse_applied
+from podium.resources.shape import Spec
 
 DEPLOYMENT = {
     "apiVersion": "podium/v1",
@@ -127,3 +130,42 @@ def test_the_published_schema_is_the_kinds_own(kind: Any) -> None:
     assert schema["required"] == ["apiVersion", "kind", "metadata", "spec"]
     fields = {field.alias or name for name, field in kind.spec.model_fields.items()}
     assert set(schema["$defs"][kind.spec.__name__].get("properties", {})) == fields
+
+
+def test_a_published_schema_says_what_the_fields_mean() -> None:
+    parts = json_schema(KINDS["Deployment"])["$defs"]
+    window = parts["Scaling"]["properties"]["stableWindow"]
+    assert window["description"] == "Over which the load is averaged."
+    # Of a base class, and over several lines.
+    baseline = parts["CanaryStrategy"]["properties"]["baseline"]["description"]
+    assert "as many as the candidate has, started when it is" in baseline
+    assert "\n" not in baseline
+
+
+def test_a_description_names_other_fields_as_they_are_written() -> None:
+    class Here(Spec):
+        """A model in this test."""
+
+        the_most: int = 1
+        """No more than `the_least` and `other.the_least`."""
+        the_least: int = Field(default=0, description="Given.")
+        """Not this."""
+        silent: int = 0
+
+    # A class within a function has no place in its module: nothing is told of it, and nothing fails.
+    assert "description" not in Here.model_json_schema(schema_generator=Described)["properties"]["theMost"]
+    found = Outside.model_json_schema(schema_generator=Described)["properties"]
+    assert found["theMost"]["description"] == "No more than `theLeast` and `other.theLeast`, `x` times."
+    assert found["theLeast"]["description"] == "Given."
+    assert "description" not in found["silent"]
+
+
+class Outside(Spec):
+    """A model at the top of a module."""
+
+    the_most: int = 1
+    """No more than `the_least`
+    and `other.the_least`, `x` times."""
+    the_least: int = Field(default=0, description="Given.")
+    """Not this."""
+    silent: int = 0
