@@ -37,9 +37,6 @@ by `listener` before any filter runs; where no tokens are required there is none
 CLAIMS_HEADER = "x-podium-claims"
 """What people have put into the token, as `name=value;...`: the other side of `resources.claims.as_text`. Removed from
 what clients send, like the subject's."""
-ID_HEADER = "x-podium-token-id"
-"""The token's id, for the access record: out of a header it costs a third of what it costs out of the noted claims. It
-proves nothing, so that a replica may see it."""
 TOKEN_FILTER, CLAIMS = "envoy.filters.http.jwt_authn", "podium"
 """Where the claims of a checked token are noted: the filter's metadata, under this key."""
 _PLACE = "podium.place"
@@ -131,7 +128,6 @@ def tokens(rules: AccessRules, *, choosing: bool = True) -> Document:
                     "claim_to_headers": [
                         {"claim_name": "sub", "header_name": CALLER_HEADER},
                         {"claim_name": "claimed", "header_name": CLAIMS_HEADER},
-                        {"claim_name": "jti", "header_name": ID_HEADER},
                     ],
                     "jwt_cache_config": {
                         "jwt_cache_size": _CHECKED_TOKENS,

@@ -14,7 +14,7 @@ from podium.gateway.render import (
     v1,
     variants,
 )
-from podium.gateway.render.access import CALLER_HEADER, CLAIMS_HEADER, FILTERS, ID_HEADER, placing
+from podium.gateway.render.access import CALLER_HEADER, CLAIMS_HEADER, FILTERS, placing
 from podium.gateway.render.cascade import CASCADE_HEADER
 from podium.gateway.render.counting import counting
 from podium.gateway.render.document import Document, document, fragment, typed
@@ -43,15 +43,7 @@ _HTTP2 = {
     "initial_connection_window_size": 8 * 2**20,
 }
 """Requests under way on one connection, and the bytes that a client may send ahead of what is read."""
-_OURS = (
-    CALLER_HEADER,
-    CLAIMS_HEADER,
-    ID_HEADER,
-    CASCADE_HEADER,
-    RECORD_HEADER,
-    SHADOW_HEADER,
-    "x-podium-route",
-)
+_OURS = (CALLER_HEADER, CLAIMS_HEADER, CASCADE_HEADER, RECORD_HEADER, SHADOW_HEADER, "x-podium-route")
 """Headers that only the gateway says: filters, routes and replicas believe them."""
 
 

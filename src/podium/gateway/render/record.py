@@ -1,8 +1,8 @@
 """The access record: a line of JSON for each request that has come, written by Envoy. Called by `listener`.
 
 What a request costs here is told by the operators: a name that Envoy has at hand (its route, its cluster) is written
-as it is, and whoever reads the line takes it apart; a note at the route or the cluster for each part would cost as
-much as all the rest (decision 038). Envoy writes valid JSON whatever bytes a client sends, and what a client sends is
+as it is, and whoever reads the line takes it apart; notes of the request, its route or its cluster cost as much as all
+the rest together (decision 038). Envoy writes valid JSON whatever bytes a client sends, and what a client sends is
 cut to a length, so that nobody fills the record with a few requests.
 
 Copies for a shadow are requests of the gateway's own and leave no line.
@@ -11,7 +11,7 @@ Copies for a shadow are requests of the gateway's own and leave no line.
 from pathlib import Path
 from typing import Any
 
-from podium.gateway.render.access import CALLER_HEADER, ID_HEADER
+from podium.gateway.render.access import CALLER_HEADER
 from podium.gateway.render.document import typed
 
 NAME = "podium.record"
@@ -22,7 +22,6 @@ _FIELDS = {
     "time": "%START_TIME%",
     "requestId": f"%REQ(X-REQUEST-ID):{_LONGEST_NAME}%",
     "caller": f"%REQ({CALLER_HEADER.upper()}):{_LONGEST_NAME}%",
-    "tokenId": f"%REQ({ID_HEADER.upper()}):{_LONGEST_NAME}%",
     "route": "%ROUTE_NAME%",
     "cluster": "%UPSTREAM_CLUSTER%",
     "method": "%REQ(:METHOD)%",
