@@ -15,7 +15,7 @@ import datetime
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from podium import __version__
@@ -82,7 +82,8 @@ class Piece:
     clusters: Mapping[str, bytes]
     weights: Mapping[str, int]
     routes: EntryRoutes
-    buckets: limits.Buckets | None = None
+    buckets: Mapping[bytes, int] = field(default_factory=dict)
+    """What `render.limits` counts for it. None of one that was read back: what they were is in force together."""
 
     @property
     def chosen_by_caller(self) -> bool:
@@ -101,6 +102,7 @@ class Loader:
         self._words = words
         self._good: dict[Key, Piece] = {}
         self._lingering: dict[str, tuple[bytes, float]] = {}
+        self._limits = limits.Counted()
         self._configured = False
         self._rules: access.AccessRules | None = None
         self._choosing = False
@@ -138,11 +140,11 @@ class Loader:
             until = time.monotonic() + _ADOPTED_GRACE
             self._lingering = {name: (content, until) for name, content in known.items()}
             split = read_weights(weights)
-            counted = self._read_buckets()
+            self._limits = limits.read_counted(self._files.read(LIMITS) or b"")
             for key, routes in entries_of(table).items():
                 own = {name: known[name] for name in clusters_of(routes) if name in known}
                 shares = {name: share for name, share in split.items() if name.startswith(f"{prefix(*key)}.")}
-                self._good[key] = Piece(None, own, shares, routes, counted.get(key))
+                self._good[key] = Piece(None, own, shares, routes)
             self._choosing = any(piece.chosen_by_caller for piece in self._good.values())
             configured = self._configured
             if not has_own(table, configured=configured, version=__version__):
@@ -250,8 +252,8 @@ class Loader:
         if any(_clusters(self._good.get(key)) != _clusters(piece) for key, piece in changed.items()):
             await self._put(CLUSTERS, self._cluster_file([*before, *wanted.values()]))
         try:
-            if any(_limited_anew(self._good.get(key), piece) for key, piece in changed.items()):
-                await self._put_limits(wanted)
+            if any(piece and piece.buckets for piece in changed.values()):
+                await self._put_limits([*before, *wanted.values()])
             weights = _weights(wanted.values())
             for key in changed:
                 weights |= over(_weights([self._good.get(key)]), _weights([wanted.get(key)]))
@@ -263,8 +265,6 @@ class Loader:
                 await self._put(ROUTES, route_table(routes, configured=True, version=__version__))
         except RefusedByEnvoy:
             with contextlib.suppress(RefusedByEnvoy):
-                if any(_limited_anew(self._good.get(key), piece) for key, piece in changed.items()):
-                    await self._put_limits(self._good)
                 await self._put(WEIGHTS, weights_document(_weights(self._good.values())))
                 await self._put(CLUSTERS, self._cluster_file(self._good.values()))
             raise
@@ -278,15 +278,16 @@ class Loader:
             for name in _clusters(piece):
                 self._lingering.pop(name, None)
 
-    def _read_buckets(self) -> dict[Key, limits.Buckets]:
-        """Of the Routes that an agent before this one had in force."""
-        found = limits.read_buckets(self._files.read(LIMITS) or b"")
-        return {route_key(*place): held for place, held in found.items()}
-
-    async def _put_limits(self, pieces: Mapping[Key, Piece]) -> None:
-        """Before the routes that count by them. It fills all buckets."""
-        held = (piece.buckets for piece in pieces.values() if piece.buckets is not None)
-        await self._put(LIMITS, limits.limits_document(held))
+    async def _put_limits(self, pieces: Iterable[Piece]) -> None:
+        """Before the routes that count by them. It fills all buckets, so only where something is missing."""
+        pieces = list(pieces)
+        wanted = limits.together(piece.buckets for piece in pieces)
+        if self._limits.has(wanted):
+            return
+        if any(piece.wish is None for piece in pieces):
+            wanted = wanted.with_all_of(self._limits)
+        await self._put(LIMITS, limits.limits_document(wanted))
+        self._limits = wanted
 
     def _cluster_file(self, pieces: Iterable[Piece]) -> Document:
         """Later pieces win over earlier ones, and all over what lingers. Sorted: equal sets are equal files."""
@@ -348,7 +349,7 @@ def _closed() -> Sequence[tuple[str, Document]]:
         (REVOKED, access.revoked(shut)),
         (ACCESS, access.access(shut, ())),
         (TOKENS, access.tokens(shut)),
-        (LIMITS, limits.limits_document(())),
+        (LIMITS, limits.limits_document(limits.Counted())),
     )
 
 
@@ -369,12 +370,6 @@ def _weights(pieces: Iterable[Piece | None]) -> dict[str, int]:
     return {key: weight for piece in pieces if piece for key, weight in piece.weights.items()}
 
 
-def _limited_anew(before: Piece | None, piece: Piece | None) -> bool:
-    """Is there a limit that was not there?"""
-    wanted = piece.buckets if piece else None
-    return wanted is not None and wanted.more_than(before.buckets if before else None)
-
-
 def _in_force(pieces: Mapping[Key, Piece]) -> Iterable[EntryRoutes]:
     """All routes. A Deployment whose path a Route takes over answers no version by number there: that way led around
     the Route's limits."""
@@ -391,9 +386,8 @@ def rendered(wish: Wish) -> Piece:
     """What one Deployment or Route adds to the files. Raises InvalidInput for an address that is none."""
     if isinstance(wish.entry, RoutePlan):
         clusters = {arm.cluster: cluster(arm) for arm in wish.entry.own_arms}
-        counted = limits.buckets(wish.entry.limits, wish.entry.workspace, wish.entry.route)
         weights, routes = published_weights(wish.entry), published_routes(wish.entry)
-        return Piece(wish, clusters, weights, routes, counted)
+        return Piece(wish, clusters, weights, routes, limits.buckets(wish.entry.limits))
     split = wish.split if len(wish.split) > 1 and wish.entry.live else ()
     return Piece(
         wish=wish,

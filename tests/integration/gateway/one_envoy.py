@@ -20,7 +20,7 @@ from podium.gateway.render import access
 from podium.gateway.render.bootstrap import bootstrap
 from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import document, fragment
-from podium.gateway.render.limits import Buckets, limits_document
+from podium.gateway.render.limits import limits_document, together
 from podium.gateway.render.listener import listener
 from podium.gateway.render.routes import EntryRoutes, route_table
 from podium.gateway.render.weights import weights_document
@@ -61,10 +61,10 @@ class OneEnvoy:
         routes: Iterable[Mapping[str, Any]],
         clusters: Iterable[bytes],
         rules: access.AccessRules | None = None,
-        held: Iterable[Buckets] = (),
+        held: Iterable[Mapping[bytes, int]] = (),
     ) -> None:
         entry = EntryRoutes((), tuple(fragment(dict(route)) for route in routes))
-        rules, held = rules or access.open_access(), tuple(held)
+        rules = rules or access.open_access()
         for kind, content in (
             (CLUSTERS, document(clusters)),
             (WEIGHTS, weights_document({})),
@@ -72,7 +72,7 @@ class OneEnvoy:
             (REVOKED, access.revoked(rules)),
             (ACCESS, access.access(rules, ())),
             (TOKENS, access.tokens(rules)),
-            (LIMITS, limits_document(held)),
+            (LIMITS, limits_document(together(held))),
             (LISTENERS, listener(self.settings)),
         ):
             self._files.write(kind, content)
@@ -110,10 +110,10 @@ class OneEnvoy:
         routes: Iterable[Mapping[str, Any]],
         clusters: Iterable[bytes],
         rules: access.AccessRules | None = None,
-        held: Iterable[Buckets] = (),
+        held: Iterable[Mapping[bytes, int]] = (),
     ) -> "OneEnvoy":
-        """Routes and clusters in force; `rules` about tokens, None where none are asked for; `held`: what the Routes
-        that the routes name are limited to."""
+        """Routes and clusters in force; `rules` about tokens, None where none are asked for; `held`: the buckets
+        that the limits of the routes need."""
         self.write(routes, clusters, rules, held)
         words = self.validate()
         assert words == "", words

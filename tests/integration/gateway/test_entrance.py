@@ -64,11 +64,7 @@ ROUTES = [
 ]
 
 
-HELD = [
-    held
-    for name in ("limited", "claims", "members")
-    if (held := buckets(PLENTY, "default", name)) is not None
-]
+HELD = [buckets(PLENTY)]
 
 
 def model(request: Request) -> Reply:

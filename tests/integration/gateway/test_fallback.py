@@ -53,8 +53,7 @@ def served() -> Iterator[tuple[OneEnvoy, dict[str, Upstream]]]:
             "begins": replicas.start("begins"),
             **{f"e{code}": replicas.start(f"e{code}", says({}, code)) for code in (400, 500, 502, 503)},
         }
-        held = buckets(Limits.model_validate(ONCE), "default", "once")
-        assert held is not None
+        held = buckets(Limits.model_validate(ONCE))
         yield envoy.start(ROUTES, [*clusters_for(made), cluster(arm_of("empty"))], held=[held]), made
 
 

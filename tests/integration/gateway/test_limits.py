@@ -11,7 +11,7 @@ import pytest
 from podium.gateway.files import WatchedFiles
 from podium.gateway.render.access import CALLER_HEADER, AccessRules
 from podium.gateway.render.clusters import cluster
-from podium.gateway.render.limits import TURNED_AWAY, Buckets, buckets, limited
+from podium.gateway.render.limits import TURNED_AWAY, buckets, limited
 from podium.gateway.settings import LIMITS
 from podium.resources.traffic import Limits
 from tests.integration.gateway.conftest import until
@@ -30,7 +30,7 @@ WISHES: dict[str, dict[str, Any]] = {
     "few": {"perCaller": {"requests": 1, **HOUR}, "callers": 2},
     "refill": {"route": {"requests": 10, "per": "1s", "burst": 1}},
     "rules": {"route": {"requests": 6, **HOUR}},
-    "kept": {"route": {"requests": 4, **HOUR}, "perCaller": {"requests": 3, **HOUR}},
+    "kept": {"route": {"requests": 4, **HOUR}, "perCaller": {"requests": 3, **HOUR}, "callers": 9},
     "slow-callers": {"route": {"requests": 3, **HOUR}, "perCaller": {"requests": 1, **HOUR}},
     "fast-callers": {"route": {"requests": 3, **HOUR}, "perCaller": {"requests": 60, "burst": 1, **HOUR}},
     "shut": {"route": {"requests": 2, **HOUR}},
@@ -39,16 +39,14 @@ WISHES: dict[str, dict[str, Any]] = {
 """What Routes of these names wish."""
 
 
-def held_for(name: str, wish: dict[str, Any] | None = None) -> Buckets:
-    made = buckets(Limits.model_validate(WISHES[name] if wish is None else wish), "default", name)
-    assert made is not None
-    return made
+def held_for(name: str, wish: dict[str, Any] | None = None) -> dict[bytes, int]:
+    return buckets(Limits.model_validate(wish or WISHES[name]))
 
 
-def limit_route(name: str, path: str | None = None) -> dict[str, Any]:
+def limit_route(name: str, path: str | None = None, wish: dict[str, Any] | None = None) -> dict[str, Any]:
     """One rendered route of the Route `name`."""
     made = a_route(path or f"/{name}", live("model"), name=f"route:default/{name}")
-    return made | limited(Limits.model_validate(WISHES[name]), "default", name)
+    return made | limited(Limits.model_validate(wish or WISHES[name]), "default", name)
 
 
 ONCE: dict[str, Any] = {"route": {"requests": 1, **HOUR}}
@@ -76,6 +74,10 @@ def loaded(envoy: OneEnvoy) -> None:
     version = WatchedFiles(envoy.settings.layout).version(LIMITS)
     assert version is not None
     assert until(lambda: f'podium.limits.version_text: "{version}"' in envoy.readouts(), 30)
+
+
+def missing(envoy: OneEnvoy, path: str) -> bool:
+    return codes(envoy, path, 1) == [404]
 
 
 def answers(envoy: OneEnvoy, path: str) -> bool:
@@ -185,12 +187,18 @@ def test_buckets_outlive_a_change_of_routes() -> None:
             envoy.write([changed, a_route(f"/{turn}", live("model"))], clusters, held=[held_for("kept")])
             until(functools.partial(answers, envoy, f"/{turn}"), 30)
             assert codes(envoy, "/kept", 2) == [429, 429]
-        # A limit that comes: all begin anew, and are the limits that they were.
-        envoy.write(table, clusters, held=[held_for("kept"), held_for("other", ONCE)])
+        # Somebody else's limit with numbers that are there already.
+        both = held_for("kept")
+        envoy.write([*table, limit_route("other", wish=WISHES["kept"])], clusters, held=[both, both])
+        until(functools.partial(answers, envoy, "/other"), 30)
+        assert codes(envoy, "/kept", 2) == [429, 429]
+        # With others: all begin anew, and are the limits that they were.
+        envoy.write(table, clusters, held=[both, held_for("once", ONCE)])
         loaded(envoy)
         assert codes(envoy, "/kept", 4) == [200, 200, 200, 429]
         wider = {"route": {"requests": 9, **HOUR}, "perCaller": {"requests": 5, **HOUR}}
-        envoy.write(table, clusters, held=[held_for("kept", wider)])
+        envoy.write([limit_route("kept", wish=wider)], clusters, held=[both, held_for("kept", wider)])
+        until(functools.partial(missing, envoy, "/free"), 30)
         loaded(envoy)
         assert codes(envoy, "/kept", 6) == [200] * 5 + [429]
 
@@ -235,9 +243,9 @@ def test_a_callers_name_is_that_of_its_token() -> None:
         assert asked("bob", 3) == [200, 200, 429]
         assert asked("ann", 1) == [429]
         assert codes(envoy, "/v2/models/each", 1) == [401], "who has no token takes from no bucket"
-        # Only so many are told apart: the one that was quiet for longest starts afresh.
+        # Only so many are told apart, 64 at least: the one that was quiet for longest starts afresh.
         assert [asked(name, 2, "few") for name in ("ann", "bob")] == [[200, 429]] * 2
-        assert asked("cid", 1, "few") == [200]
+        assert [asked(f"caller-{number}", 1, "few") for number in range(63)] == [[200]] * 63
         assert asked("bob", 1, "few") == [429]
         assert asked("ann", 1, "few") == [200]
 

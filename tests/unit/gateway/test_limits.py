@@ -1,4 +1,4 @@
-"""Where a Route's limits stand: the numbers in documents of their own, and in its routes no more than its name."""
+"""Where a Route's limits stand: buckets by their numbers in a document of its own, and in its routes whose they are."""
 
 import json
 from typing import Any
@@ -7,11 +7,12 @@ import pytest
 
 from podium.gateway.render.limits import (
     FILTER,
-    Buckets,
+    Counted,
     buckets,
     limited,
     limits_document,
-    read_buckets,
+    read_counted,
+    together,
 )
 from podium.resources.traffic import Limits
 
@@ -26,67 +27,66 @@ def limits(**wish: Any) -> Limits:
     return Limits.model_validate(wish)
 
 
-def held(name: str, workspace: str = "default", **wish: Any) -> Buckets:
-    made = buckets(limits(**wish or BOTH), workspace, name)
-    assert made is not None
-    return made
+def counted(*wishes: dict[str, Any]) -> Counted:
+    return together(buckets(limits(**wish)) for wish in wishes)
 
 
-def settings_of(*own: Buckets) -> dict[str, Any]:
-    (resource,) = json.loads(limits_document(own).content)["resources"]
+def settings_of(*wishes: dict[str, Any]) -> dict[str, Any]:
+    (resource,) = json.loads(limits_document(counted(*wishes)).content)["resources"]
     assert resource["name"] == FILTER
     found: dict[str, Any] = resource["typed_config"]
     return found
 
 
-def test_another_number_changes_no_route() -> None:
-    assert limited(limits(**BOTH), "default", "a") == limited(
-        limits(route={"requests": 1}, perCaller={"requests": 2}), "default", "a"
-    )
-
-
 @pytest.mark.parametrize("wish", [None, Limits(), limits(adaptive={}), limits(callers=3)])
 def test_without_a_rate_there_is_nothing(wish: Limits | None) -> None:
-    assert buckets(wish, "default", "a") is None
+    assert buckets(wish) == {}
     assert limited(wish, "default", "a") == {}
 
 
+def test_a_route_says_which_limit_and_whose() -> None:
+    (noted,) = limited(limits(**BOTH), "team", "a")["metadata"]["filter_metadata"].values()
+    assert noted == {
+        "all": {"limit": "9/1.000s/9", "route": "team/a"},
+        "each": {"limit": "3/60.000s/4", "route": "team/a"},
+    }
+    values = {
+        entry["value"]
+        for one in settings_of(BOTH)["descriptors"]
+        for entry in one["entries"]
+        if entry["key"] == "limit"
+    }
+    assert values == {noted["all"]["limit"], noted["each"]["limit"]}
+
+
 def test_a_limit_of_callers_alone_limits_nobody_together() -> None:
-    made = held("a", perCaller={"requests": 3})
-    settings = settings_of(made)
+    wish = {"perCaller": {"requests": 3}}
+    settings = settings_of(wish)
     assert "token_bucket" not in settings
     keys = [[entry["key"] for entry in one["entries"]] for one in settings["descriptors"]]
-    assert sorted(keys) == [["nobody", "remote_address", "route"], ["route", "caller"]]
-    assert settings["max_dynamic_descriptors"] == 1000
-    (noted,) = limited(limits(perCaller={"requests": 3}), "team", "a")["metadata"]["filter_metadata"].values()
-    assert noted == {"each": "team/a"}
+    assert sorted(keys) == [["caller", "limit", "route"], ["nobody", "remote_address", "limit", "route"]]
+    (noted,) = limited(limits(**wish), "team", "a")["metadata"]["filter_metadata"].values()
+    assert list(noted) == ["each"]
 
 
-def test_callers_of_all_routes_are_told_apart() -> None:
-    assert (
-        settings_of(held("a"), held("b", perCaller={"requests": 1}, callers=70))["max_dynamic_descriptors"]
-        == 70
-    )
-    assert settings_of(held("a", route={"requests": 1}))["max_dynamic_descriptors"] == 1
+def test_routes_with_the_same_numbers_share_descriptors_and_their_room() -> None:
+    assert counted(BOTH, BOTH).descriptors == counted(BOTH).descriptors
+    each = {"perCaller": {"requests": 1}, "callers": 1000}
+    assert [counted(*[each] * times).room for times in (1, 2, 4, 5)] == [1024, 4096, 4096, 16384]
+    assert counted({**each, "callers": 2}, BOTH).room == 64
+    assert counted().room == 64
 
 
 def test_what_was_written_is_read_back_and_written_again() -> None:
-    made = {
-        ("default", "a"): held("a"),
-        ("team", "a"): held("a", "team"),
-        ("team", "b-c"): held("b-c", "team"),
-    }
-    content = limits_document(made.values())
-    found = read_buckets(content.content)
-    assert found == made
-    assert limits_document(reversed(list(found.values()))) == content
-    assert read_buckets(limits_document(()).content) == {}
+    for made in (counted(BOTH, {"route": {"requests": 1, "per": "0.07s"}}), counted()):
+        content = limits_document(made)
+        assert read_counted(content.content) == made
+        assert limits_document(read_counted(content.content)) == content
 
 
-def test_what_a_document_lacks() -> None:
-    made = held("a")
-    assert made.more_than(None)
-    assert not made.more_than(made)
-    assert not held("a", **{**BOTH, "callers": 3}).more_than(made)
-    assert held("a", **{**BOTH, "callers": 51}).more_than(made)
-    assert held("a", **{**BOTH, "route": {"requests": 8}}).more_than(made)
+def test_only_what_is_missing_is_a_change() -> None:
+    one, other = counted(BOTH), counted({"route": {"requests": 1}})
+    assert one.has(one) and one.has(counted()) and not counted().has(one)
+    assert not one.has(other)
+    assert one.with_all_of(other).has(one) and one.with_all_of(other).has(other)
+    assert not one.has(counted({**BOTH, "callers": 500}))

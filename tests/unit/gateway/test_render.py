@@ -19,7 +19,7 @@ from podium.gateway.render.bootstrap import bootstrap
 from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import document, fragment
 from podium.gateway.render.grpc import SERVICE
-from podium.gateway.render.limits import limits_document
+from podium.gateway.render.limits import limits_document, together
 from podium.gateway.render.listener import listener
 from podium.gateway.render.read_back import clusters_of, entries_of, is_configured, resources_of
 from podium.gateway.render.routes import DEFAULT_MAX_BODY, entry_routes, route_table
@@ -329,14 +329,13 @@ def test_envoy_takes_whatever_specs_allow(tmp_path: Path, found: list[Wish], gon
     # Validation reads no watched files: what would come from them is put in its place.
     del manager["rds"]
     manager["route_config"] = {key: value for key, value in table["resources"][0].items() if key != "@type"}
-    held = [piece.buckets for piece in pieces if piece.buckets is not None]
     delivered = {
         config["name"]: config["typed_config"]
         for content in (
             tokens(rules),
             revoked(rules),
             access(rules, [wish.entry.workspace for wish in found]),
-            limits_document(held),
+            limits_document(together(piece.buckets for piece in pieces)),
         )
         for config in json.loads(content.content)["resources"]
     }

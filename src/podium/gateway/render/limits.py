@@ -1,9 +1,10 @@
 """How many requests a Route lets through, as a filter that counts in this Envoy.
 
 The buckets are in a filter of the listener whose settings come by themselves (ECDS), and not in the route table: a
-change of routes makes all that it holds anew, and a bucket that is made anew is full. A route only names its Route in
-its metadata and switches the filter on; the filter finds the Route's buckets by that name. So all routes of a Route
-share them, and they are made anew with the gateway, or when a limit comes or changes: then all of them are.
+change of routes makes all that it holds anew, and a bucket that is made anew is full. A route says in its metadata
+which limit holds and for which Route, and switches the filter on; the filter knows the limits that there are, and keeps
+a bucket of each for whoever comes. So all routes of a Route share their buckets, and they are made anew with the
+gateway, or when numbers come that no limit had before: then all of them are.
 
 Called by `traffic`, `listener` and `loader`.
 
@@ -11,8 +12,8 @@ What is turned away is answered 429 here and reaches no cluster, so no error cou
 counts it.
 """
 
-import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,61 +33,79 @@ ON = {FILTER: typed("envoy.config.route.v3.FilterConfig", config={})}
 TURNED_AWAY = "podium.limited"
 _MOST_COUNTERS = 10_000
 """One per Route that has turned somebody away; each takes about 200 bytes."""
-_ROUTE, _CALLER, _NOBODY, _ADDRESS = "route", "caller", "nobody", "remote_address"
+_LIMIT, _ROUTE, _CALLER, _NOBODY, _ADDRESS = "limit", "route", "caller", "nobody", "remote_address"
 _ALL, _EACH = "all", "each"
-"""What a route notes about its Route's limits: the name, under each kind of limit that there is."""
+"""A Route's limits, as its routes note them."""
+_LEAST_ROOM, _STEP = 64, 4
 _EXTENSION = "envoy.config.core.v3.TypedExtensionConfig"
 _ALWAYS = {"default_value": {"numerator": 100}}
 _LEAST_INTERVAL = 0.05
 """Seconds; Envoy fills no bucket more often."""
-_NAME = re.compile(r"(?P<workspace>[^/]+)/(?P<route>.+)")
 
 
 @dataclass(frozen=True)
-class Buckets:
-    """What one Route adds to the document. `callers`: how many are told apart at least."""
+class Counted:
+    """What the filter counts: a bucket for each value of each descriptor. `room`: how many of one descriptor are kept;
+    beyond it the one that was quiet for longest begins afresh."""
 
-    callers: int
-    descriptors: tuple[bytes, ...]
+    descriptors: frozenset[bytes] = frozenset()
+    room: int = _LEAST_ROOM
 
-    def more_than(self, before: "Buckets | None") -> bool:
-        """Is this something that a document with `before` lacks? What is too much in it does no harm, and to take it
-        out would fill all the others."""
-        return before is None or before.descriptors != self.descriptors or before.callers < self.callers
+    def has(self, wanted: "Counted") -> bool:
+        """Is nothing missing? What is too much does no harm, and to take it out would fill all buckets."""
+        return wanted.descriptors <= self.descriptors and wanted.room <= self.room
+
+    def with_all_of(self, other: "Counted") -> "Counted":
+        """Both together."""
+        return Counted(self.descriptors | other.descriptors, max(self.room, other.room))
 
 
-def buckets(limits: Limits | None, workspace: str, route: str) -> Buckets | None:
-    """The Route's buckets; None where nothing is limited."""
-    if limits is None or not _limited(limits):
-        return None
-    named = {"key": _ROUTE, "value": _name(workspace, route)}
-    found: list[dict[str, Any]] = []
+def buckets(limits: Limits | None) -> dict[bytes, int]:
+    """Descriptor -> how many buckets of it the Route needs. Routes with the same numbers have the same descriptors."""
+    if limits is None:
+        return {}
+    found: list[tuple[list[dict[str, str]], RateLimit, int]] = []
+    # An entry without a value: a bucket for each value there is.
     if limits.route is not None:
-        found.append({"entries": [named], "token_bucket": _bucket(limits.route)})
+        found.append(([], limits.route, 1))
     if limits.per_caller is not None:
-        bucket = _bucket(limits.per_caller)
-        # An entry without a value: a bucket for each value there is.
-        found.append({"entries": [named, {"key": _CALLER}], "token_bucket": bucket})
-        nobody = [{"key": _NOBODY, "value": "true"}, {"key": _ADDRESS}, named]
-        found.append({"entries": nobody, "token_bucket": bucket})
-    callers = limits.callers if limits.per_caller is not None else 1
-    return Buckets(callers, tuple(sorted(fragment(one) for one in found)))
+        nobody = [{"key": _NOBODY, "value": "true"}, {"key": _ADDRESS}]
+        found += [(who, limits.per_caller, limits.callers) for who in ([{"key": _CALLER}], nobody)]
+    return {
+        fragment(
+            {
+                "entries": [*who, {"key": _LIMIT, "value": _numbers(limit)}, {"key": _ROUTE}],
+                "token_bucket": _bucket(limit),
+            }
+        ): needed
+        for who, limit, needed in found
+    }
 
 
-def limits_document(held: Iterable[Buckets]) -> Document:
-    """The settings of the filter: the buckets of all Routes.
+def together(held: Iterable[Mapping[bytes, int]]) -> Counted:
+    """What is to be counted for Routes that need these buckets. The room grows in large steps: each fills them all."""
+    needed: Counter[bytes] = Counter()
+    for one in held:
+        needed.update(one)
+    room = _LEAST_ROOM
+    while room < max(needed.values(), default=0):
+        room *= _STEP
+    return Counted(frozenset(needed), room)
+
+
+def limits_document(counted: Counted) -> Document:
+    """The settings of the filter.
 
     Answers bear Envoy's `x-ratelimit-limit`, `-remaining` and `-reset` (draft 03 of the IETF's RateLimit fields, with
     their old names), and 429 has `retry-after` in seconds. Of two buckets Envoy takes from the one first that fills
     more slowly, in a tie from the caller's: who is refused there takes nothing from the other.
     """
-    own = tuple(held)
     settings = typed(
         _TYPE,
         stat_prefix="podium.limits",
         rate_limits=_WHOSE,
-        descriptors=[orjson.loads(one) for one in sorted(one for held in own for one in held.descriptors)],
-        max_dynamic_descriptors=max((one.callers for one in own), default=1),
+        descriptors=[orjson.loads(one) for one in sorted(counted.descriptors)],
+        max_dynamic_descriptors=counted.room,
         filter_enabled=_ALWAYS,
         filter_enforced=_ALWAYS,
         enable_x_ratelimit_headers="DRAFT_VERSION_03",
@@ -96,26 +115,27 @@ def limits_document(held: Iterable[Buckets]) -> Document:
     return document([fragment(typed(_EXTENSION, name=FILTER, typed_config=settings))])
 
 
-def read_buckets(content: bytes) -> dict[tuple[str, str], Buckets]:
-    """(workspace, Route's name) -> its buckets in a document that an agent before this one wrote."""
+def read_counted(content: bytes) -> Counted:
+    """What a document says that an agent before this one wrote."""
     settings = orjson.loads(content)["resources"][0]["typed_config"]
-    found: dict[tuple[str, str], list[bytes]] = {}
-    for one in settings.get("descriptors", ()):
-        values = [entry.get("value", "") for entry in one["entries"] if entry["key"] == _ROUTE]
-        named = _NAME.fullmatch(values[0]) if values else None
-        if named is not None:
-            found.setdefault((named["workspace"], named["route"]), []).append(fragment(one))
-    callers = int(settings["max_dynamic_descriptors"])
-    return {key: Buckets(callers, tuple(sorted(own))) for key, own in found.items()}
+    return Counted(
+        frozenset(fragment(one) for one in settings["descriptors"]), int(settings["max_dynamic_descriptors"])
+    )
 
 
 def limited(limits: Limits | None, workspace: str, route: str) -> dict[str, Any]:
-    """For a rendered route: `metadata` that names its Route, and `typed_per_filter_config` that has the filter on; or
-    nothing. Neither says how many requests: another limit changes no route."""
-    if limits is None or not _limited(limits):
+    """For a rendered route: `metadata` that says whose buckets it takes from, and `typed_per_filter_config` that has
+    the filter on; or nothing."""
+    if limits is None:
         return {}
     kinds = {_ALL: limits.route, _EACH: limits.per_caller}
-    noted = {kind: _name(workspace, route) for kind, limit in kinds.items() if limit is not None}
+    # '/' cannot occur in a name.
+    name = f"{workspace}/{route}"
+    noted = {
+        kind: {_LIMIT: _numbers(limit), _ROUTE: name} for kind, limit in kinds.items() if limit is not None
+    }
+    if not noted:
+        return {}
     return {"metadata": {"filter_metadata": {FILTER: noted}}, "typed_per_filter_config": dict(ON)}
 
 
@@ -136,45 +156,44 @@ def turned_away() -> dict[str, Any]:
     }
 
 
-def _noted(kind: str) -> dict[str, Any]:
-    """The action that tells the Route's name, where the route notes it under this kind of limit."""
-    place = {"key": FILTER, "path": [{"key": kind}]}
-    return {"metadata": {"descriptor_key": _ROUTE, "source": "ROUTE_ENTRY", "metadata_key": place}}
+def _noted(kind: str) -> list[dict[str, Any]]:
+    """The actions that tell the limit and the Route's name, where the route notes a limit of this kind."""
+    return [
+        {
+            "metadata": {
+                "descriptor_key": what, "source": "ROUTE_ENTRY",
+                "metadata_key": {"key": FILTER, "path": [{"key": kind}, {"key": what}]},
+            }
+        }
+        for what in (_LIMIT, _ROUTE)
+    ]  # fmt: skip
 
 
+_NAMED = {"request_headers": {"header_name": CALLER_HEADER, "descriptor_key": _CALLER}}
+_NAMELESS = {
+    "header_value_match": {
+        "descriptor_key": _NOBODY,
+        "descriptor_value": "true",
+        "expect_match": False,
+        "headers": [{"name": CALLER_HEADER, "present_match": True}],
+    }
+}
 _WHOSE = [
-    {
-        "actions": [
-            _noted(_EACH),
-            {"request_headers": {"header_name": CALLER_HEADER, "descriptor_key": _CALLER}},
-        ]
-    },
+    {"actions": [_NAMED, *_noted(_EACH)]},
     # Without a name: by address. Envoy takes it from the connection, so no client chooses it.
-    {
-        "actions": [
-            {
-                "header_value_match": {
-                    "descriptor_key": _NOBODY,
-                    "descriptor_value": "true",
-                    "expect_match": False,
-                    "headers": [{"name": CALLER_HEADER, "present_match": True}],
-                }
-            },
-            {"remote_address": {}},
-            _noted(_EACH),
-        ]
-    },
-    {"actions": [_noted(_ALL)]},
+    {"actions": [_NAMELESS, {"remote_address": {}}, *_noted(_EACH)]},
+    {"actions": _noted(_ALL)},
 ]
 """Whose buckets a request takes from: one of the first two, and the third. What finds nothing to say is left out."""
 
 
-def _limited(limits: Limits) -> bool:
-    return limits.route is not None or limits.per_caller is not None
+def _numbers(limit: RateLimit) -> str:
+    """What a limit is known by."""
+    return f"{limit.requests}/{_interval(limit)}/{limit.bucket}"
 
 
-def _name(workspace: str, route: str) -> str:
-    return f"{workspace}/{route}"
+def _interval(limit: RateLimit) -> str:
+    return seconds(max(limit.per, _LEAST_INTERVAL))
 
 
 def _bucket(limit: RateLimit) -> dict[str, Any]:
@@ -182,5 +201,5 @@ def _bucket(limit: RateLimit) -> dict[str, Any]:
     return {
         "max_tokens": limit.bucket,
         "tokens_per_fill": limit.requests,
-        "fill_interval": seconds(max(limit.per, _LEAST_INTERVAL)),
+        "fill_interval": _interval(limit),
     }
