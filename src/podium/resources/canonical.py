@@ -8,7 +8,6 @@ import re
 
 GATEWAY_HEADERS = (
     "x-podium-caller", "x-podium-claims", "x-podium-cascade", "x-podium-record", "x-podium-shadow", "x-podium-route",
-    "x-podium-token-id",
 )  # fmt: skip
 """Taken out of what clients send, with '_' for '-' too."""
 _ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
