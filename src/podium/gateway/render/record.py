@@ -2,7 +2,7 @@
 
 What a request costs here is told by the operators: a name that Envoy has at hand (its route, its cluster) is written
 as it is, and whoever reads the line takes it apart; notes of the request, its route or its cluster cost as much as all
-the rest together (decision 038). Envoy writes valid JSON whatever bytes a client sends, and what a client sends is
+the rest together (decision 039). Envoy writes valid JSON whatever bytes a client sends, and what a client sends is
 cut to a length, so that nobody fills the record with a few requests.
 
 Copies for a shadow are requests of the gateway's own and leave no line.
