@@ -25,7 +25,7 @@ from podium.gateway.render.document import document
 from podium.gateway.render.listener import listener
 from podium.gateway.render.routes import route_table
 from podium.gateway.render.weights import weights_document
-from podium.gateway.settings import ACCESS, REVOKED, TOKENS, AccessRecord, GatewaySettings
+from podium.gateway.settings import ACCESS, LIMITS, REVOKED, TOKENS, AccessRecord, GatewaySettings
 
 ROUTE, ARMS, USERS = "churn", ("one", "two"), 256
 STICKY = "x-user"
@@ -67,12 +67,11 @@ def full(folder: Path, port: int, sockets: Sequence[Path], recorded: Path) -> Ch
     rules = access.AccessRules.parse(
         {"jwks": authority.jwks(), "issuer": ISSUER, "tokensRequired": True, "revoked": []}
     )
-    buckets = [piece.buckets for piece in pieces if piece.buckets is not None]
     choosing = any(piece.chosen_by_caller for piece in pieces)
     delivered = {
         TOKENS: access.tokens(rules, choosing=choosing), REVOKED: access.revoked(rules),
         ACCESS: access.access(rules, ["default"]),
-        **{kind: limits.limits_document(kind, buckets) for kind in limits.FILTERS},
+        LIMITS: limits.limits_document(limits.together(piece.buckets for piece in pieces)),
     }  # fmt: skip
     [own] = _resources(listener(settings))
     [table] = _resources(route_table([piece.routes for piece in pieces], configured=True, version="0"))
