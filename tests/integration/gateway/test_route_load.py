@@ -26,8 +26,7 @@ def answer(request: Request) -> Reply | None:
 
 @pytest.fixture
 def envoy() -> Iterator[OneEnvoy]:
-    held = buckets(LIMITS, "default", "few")
-    assert held is not None
+    held = buckets(LIMITS)
     routes = [
         a_route("/front/", live("churn"), name="route:default/front"),
         a_route("/few/", live("churn"), name="route:default/few") | limited(LIMITS, "default", "few"),
