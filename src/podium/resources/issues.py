@@ -9,18 +9,12 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from podium.resources.errors import Issue
+from podium.resources.findings import words_of
 
 _CHOICES = {"strategy": ("canary", "blueGreen", "recreate", "shadow", "abTest")}
 """Field -> its choices, whose names follow it in pydantic's locations. Anywhere else they are names like others."""
 _UNNAMED_CHOICE = re.compile(r"(function-\w+|literal|constrained-\w+)\[.*\]", re.DOTALL)
 """How pydantic writes a choice that has no name, such as `function-after[check_name(), str]`."""
-_PATTERNS = {
-    r"^[1-9][0-9]{0,8}$": "expected a version's number, such as 3",
-    r"^sha256:[0-9a-f]{64}$": "expected sha256: and 64 hexadecimal digits",
-    r"^3\.[0-9]{1,2}$": "expected a Python version such as 3.11",
-    r"^[A-Za-z0-9][-A-Za-z0-9_.@]{0,127}$": "expected 1 to 128 letters, digits and - _ . @, "
-    "starting with a letter or digit",
-}
 _LISTED = 12
 
 
@@ -29,7 +23,7 @@ def issues_of(
 ) -> list[Issue]:
     """One Issue per finding. `model`: what was validated; with it, an unknown field is told the known ones."""
     issues = []
-    for finding in error.errors(include_url=False, include_input=False):
+    for finding in error.errors(include_url=False):
         location = _fields_of(finding["loc"])
         path = prefix
         for part in location:
@@ -37,14 +31,12 @@ def issues_of(
                 path += f"[{part}]"
             elif not isinstance(part, _Choice):
                 path += f".{part}" if path else str(part)
-        words = finding["msg"].removeprefix("Value error, ")
+        words = words_of(finding)
         if finding["type"] == "extra_forbidden":
             words = _unknown(str(location[-1]), _fields_at(model, location[:-1]) if model else [])
         elif finding["type"] in ("union_tag_invalid", "union_tag_not_found"):
             path = f"{path}.type"
             words = f"expected one of {', '.join(_CHOICES.get(str(location[-1]), ()))}"
-        elif finding["type"] == "string_pattern_mismatch":
-            words = _PATTERNS.get(str(finding.get("ctx", {}).get("pattern")), words)
         issues.append(Issue(path or "body", words))
     return issues
 

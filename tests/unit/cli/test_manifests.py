@@ -79,7 +79,7 @@ def test_every_wrong_field_of_every_document_is_named(tmp_path: Path) -> None:
     assert refused(text, tmp_path) == [
         "a.yaml, document 1: spec.colour: unknown field; known: description, owner, riskTier",
         f"a.yaml, document 2: metadata.name: expected {NAME_RULE}",
-        "a.yaml, document 2: spec.owner: Input should be a valid string",
+        "a.yaml, document 2: spec.owner: expected a text, got 3: write it in quotes",
     ]
 
 

@@ -51,7 +51,7 @@ def test_where_readiness_is_asked_for(settings: dict[str, Any], path: str) -> No
 @pytest.mark.parametrize(
     ("runtime", "words"),
     [
-        ({"command": []}, "at least 1 item"),
+        ({"command": []}, "expected at least 1 item"),
         ({"command": [""]}, "expected a program first"),
         ({"command": "serve 'half"}, "expected a command: No closing quotation"),
         ({"command": "serve {models}"}, "unknown placeholder {models}; known: {python}, {model}"),
@@ -62,10 +62,10 @@ def test_where_readiness_is_asked_for(settings: dict[str, Any], path: str) -> No
         ({"command": "serve {fd}", "port": 8000}, "expected either {fd} or a port"),
         ({"command": "serve", "protocol": "http"}, "readyPath: expected one with protocol http"),
         ({"command": "serve", "protocol": "tcp"}, "oip"),
-        ({"command": "serve", "readyPath": "up"}, "pattern"),
-        ({"command": "serve", "readyPath": "/up HTTP/1.1\r\nX: y"}, "pattern"),
-        ({"command": "serve", "modelName": "a/../b"}, "pattern"),
-        ({"command": "serve", "modelName": '"]]..os'}, "pattern"),
+        ({"command": "serve", "readyPath": "up"}, "expected a path that begins with '/'"),
+        ({"command": "serve", "readyPath": "/up HTTP/1.1\r\nX: y"}, "visible ASCII characters"),
+        ({"command": "serve", "modelName": "a/../b"}, "expected 1 to 128 letters, digits and . _ -"),
+        ({"command": "serve", "modelName": '"]]..os'}, "expected 1 to 128 letters"),
         ({"command": "serve", "protocol": "openai", "modelName": "m"}, "modelName: only with protocol oip"),
         ({"command": "serve", "port": 80}, "1024"),
         ({"command": "serve", "maxBatch": 8}, "maxBatch: a setting of Podium's own model server"),

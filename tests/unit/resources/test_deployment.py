@@ -70,15 +70,15 @@ TENSOR: dict[str, Any] = {"name": "x", "datatype": "FP64", "shape": [1, 2], "dat
     [
         ({"watchdog": "-1s"}, "runtime.watchdog", "expected a duration"),
         ({"watchdog": "2d"}, "runtime.watchdog", "86400"),
-        ({"maxStreams": 0}, "runtime.maxStreams", "greater than or equal to 1"),
+        ({"maxStreams": 0}, "runtime.maxStreams", "expected at least 1, got 0"),
         ({"maxTensorElements": 2**31}, "runtime.maxTensorElements", "1073741824"),
-        ({"warmup": {"requests": -1}}, "runtime.warmup.requests", "greater than or equal to 0"),
+        ({"warmup": {"requests": -1}}, "runtime.warmup.requests", "expected at least 0, got -1"),
         ({"warmup": {"times": 1}}, "runtime.warmup.times", "known: example, requests"),
         ({"warmup": {"example": {}}}, "runtime.warmup.example.inputs", "required"),
         ({"warmup": {"example": {"inputs": []}}}, "runtime.warmup.example.inputs", "at least 1"),
         (
             {"warmup": {"example": {"inputs": [{**TENSOR, "datatype": "FLOAT"}]}}},
-            "runtime.warmup.example.inputs[0].datatype", "'FP64'",
+            "runtime.warmup.example.inputs[0].datatype", "FP64, BF16, BYTES, got",
         ),
         (
             {"warmup": {"example": {"inputs": [{**TENSOR, "shape": [3]}]}}},

@@ -29,7 +29,7 @@ def strategy(**wish: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("document", "field", "words"),
     [
-        ({"model": MODEL, "replicas": -1}, "spec.replicas", "greater than or equal to 0"),
+        ({"model": MODEL, "replicas": -1}, "spec.replicas", "expected at least 0, got -1"),
         ({}, "spec.model", "required"),
         (
             {"model": {"name": "churn", "version": "v2"}},
@@ -44,7 +44,7 @@ def strategy(**wish: Any) -> dict[str, Any]:
         (
             {"model": MODEL, "sandbox": {"connectPorts": [443, 0]}},
             "spec.sandbox.connectPorts[1]",
-            "greater than",
+            "expected at least 1, got 0",
         ),
         (
             {"model": MODEL, "runtime": {"requestTimeout": "soon"}},
@@ -54,9 +54,9 @@ def strategy(**wish: Any) -> dict[str, Any]:
         (
             strategy(type="canary", steps=[{"weight": 0, "requests": 1}]),
             "spec.rollout.strategy.steps[0].weight",
-            "equal to 1",
+            "expected at least 1, got 0",
         ),
-        ([], "spec", "dictionary"),
+        ([], "spec", "expected an object, got a list"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

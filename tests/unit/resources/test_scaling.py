@@ -35,18 +35,26 @@ def test_only_a_maximum_is_needed_and_it_reads_as_it_was_written() -> None:
     [
         ({}, "scaling.max", "required"),
         ({"min": 3, "max": 2}, "scaling", "min: expected at most max (2)"),
-        ({"max": 0}, "scaling.max", "greater than or equal to 1"),
+        ({"max": 0}, "scaling.max", "expected at least 1, got 0"),
         ({"max": 2, "target": {}}, "scaling.target", "exactly one of"),
         ({"max": 2, "target": {"concurrency": 1, "p95": "1s"}}, "scaling.target", "exactly one of"),
-        ({"max": 2, "target": {"concurrency": 0}}, "scaling.target.concurrency", "greater than 0"),
+        (
+            {"max": 2, "target": {"concurrency": 0}},
+            "scaling.target.concurrency",
+            "expected more than 0, got 0",
+        ),
         ({"max": 2, "target": {"memory": 0.5}}, "scaling.target.memory", "unknown"),
         ({"max": 2, "target": {"cpu": 70, "concurrency": 1}}, "scaling.target", "exactly one of"),
-        ({"max": 2, "target": {"cpu": 0.7}}, "scaling.target.cpu", "greater than or equal to 1"),
-        ({"max": 2, "target": {"cpu": 96}}, "scaling.target.cpu", "less than or equal to 95"),
+        ({"max": 2, "target": {"cpu": 0.7}}, "scaling.target.cpu", "expected at least 1, got 0"),
+        ({"max": 2, "target": {"cpu": 96}}, "scaling.target.cpu", "expected at most 95, got 96"),
         ({"max": 2, "target": {"cpu": 90}}, "scaling", "target.cpu: expected at most 86 with tolerance 0.1"),
         ({"max": 2, "stableWindow": "10s", "panicWindow": "20s"}, "scaling", "panicWindow: expected at most"),
         ({"max": 2, "stableWindow": "1h"}, "scaling.stableWindow", "600"),
-        ({"max": 2, "maxReplicaHoursPerDay": 0}, "scaling.maxReplicaHoursPerDay", "greater than 0"),
+        (
+            {"max": 2, "maxReplicaHoursPerDay": 0},
+            "scaling.maxReplicaHoursPerDay",
+            "expected more than 0, got 0",
+        ),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(scaling: dict[str, Any], field: str, words: str) -> None:
