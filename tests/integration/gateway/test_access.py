@@ -105,6 +105,62 @@ def test_answers_are_problems(signer: Signer, gateway: Gateway) -> None:
     assert (refused.json()["code"], refused.json()["status"]) == ("forbidden", 403)
 
 
+def test_why_a_token_is_not_taken(signer: Signer, gateway: Gateway, server: WireServer) -> None:
+    now = int(time.time())
+    server.access = signer.access("gone")
+    gone = signer.token(jti="gone")
+    until(lambda: _status(gateway, PATH, gone) == 401, seconds=60)
+    fits = "the token is not one of this server, or was changed: its signature does not fit"
+    for reason, words, token in (
+        ("missing", "no token", None),
+        ("expired", "the token has expired", signer.token(exp=now - 5)),
+        ("notYetValid", "the token is not valid yet", signer.token(nbf=now + 500)),
+        ("malformed", "this is no token: it cannot be read", "not.a.token"),
+        ("malformed", "this is no token: it cannot be read", "nothing"),
+        ("badSignature", fits, tampered(signer.token(), ws=["*"])),
+        ("badSignature", fits, Signer().token()),
+        ("badSignature", fits, signer.token(iss="somebody")),
+        ("badSignature", fits, signed_with_public_key(signer, signer.token())),
+        ("revoked", "the token has been revoked", gone),
+    ):
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        answer = gateway.get(PATH, headers=headers)
+        body = answer.json()
+        assert (answer.status_code, answer.headers["content-type"]) == (401, "application/problem+json")
+        assert (body["code"], body["reason"], body["detail"]) == ("unauthenticated", reason, words)
+        assert "podium token create" in body["nextStep"]
+        wanted = "" if token is None else f', error="invalid_token", error_description="{words}"'
+        assert answer.headers.get_list("www-authenticate") == [f'Bearer realm="podium"{wanted}']
+        assert "Jwt" not in answer.text
+    other = gateway.get(PATH, headers={"authorization": "Basic dTpw"})
+    assert other.json()["reason"] == "missing"
+
+
+def test_who_is_known_and_refused_keeps_the_connection(
+    signer: Signer, gateway: Gateway, server: WireServer
+) -> None:
+    """Whatever was sent; of anybody else no body is taken in, and with HTTP/1.1 only the end of the connection says
+    that."""
+    other = signer.token(ws=["team"])
+
+    def asked(token: str | None, body: bytes | None) -> tuple[int, bool]:
+        connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=20)
+        try:
+            headers = {} if token is None else {"authorization": f"Bearer {token}"}
+            connection.request("POST" if body else "GET", PATH, body=body, headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status, connection.sock is not None
+        finally:
+            connection.close()
+
+    for size in (2, 5000, 300_000):
+        assert asked(other, b"x" * size) == (403, True)
+    assert asked(other, None) == (403, True)
+    assert asked(None, None) == (401, True)
+    assert asked(None, b"{}") == (401, False)
+
+
 def test_the_gateways_own_answers_need_no_token(signer: Signer, gateway: Gateway) -> None:
     assert gateway.get("/v2").json()["name"] == "podium"
     assert gateway.get("/v2/health/live").json() == {"live": True}

@@ -398,7 +398,7 @@ def test_tokens(triton: Driver, server: WireServer, gateway: Gateway, tmp_path: 
 
         assert status(signer.token())[0] == "OK"
         assert status(signer.token(), version="1")[0] == "OK"
-        assert status(None) == ("UNAUTHENTICATED", "Jwt is missing")
+        assert status(None) == ("UNAUTHENTICATED", "no token")
         for wrong in ("x.y.z", Signer().token(), signer.token(iss="somebody"), signer.token(exp=1)):
             assert status(wrong)[0] == "UNAUTHENTICATED"
         assert status(signer.token(jti="taken")) == ("UNAUTHENTICATED", "the token has been revoked")

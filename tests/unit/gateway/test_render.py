@@ -127,8 +127,8 @@ def test_calls_take_the_routes_that_requests_take(tmp_path: Path) -> None:
     assert names == [
         "envoy.filters.http.health_check", "podium.entrance.note", "podium.entrance.again", "podium.grpc.naming",
         "podium.v1",
-        "podium.streams", "podium.tokens", "podium.place", "podium.revoked", "podium.access",
-        "envoy.filters.http.custom_response", "envoy.filters.http.buffer", "podium.limits",
+        "podium.streams", "podium.tokens", "podium.place", "podium.revoked",
+        "envoy.filters.http.custom_response", "envoy.filters.http.buffer", "podium.access", "podium.limits",
         "podium.variant", "podium.variant.again", "podium.adaptive", "envoy.filters.http.grpc_http1_reverse_bridge",
         "podium.grpc.bridging",
         "envoy.filters.http.router",

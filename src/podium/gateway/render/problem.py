@@ -45,7 +45,8 @@ def answer(code: str, status: int, detail: str, **more: str) -> dict[str, Any]:
 
 
 def local_replies() -> dict[str, Any]:
-    """Envoy's `local_reply_config`. Its words are kept as the detail; a direct response keeps its own body."""
+    """Envoy's `local_reply_config`: our words for what it turns away, with Envoy's own where only that knows what was
+    wrong. A direct response keeps its own body."""
     own = [
         # A direct response, and a Route's declared answer, keep their own bodies.
         _as_it_is("response.code_details == 'direct_response'", MEDIA_TYPE),
@@ -54,9 +55,15 @@ def local_replies() -> dict[str, Any]:
     revoked = {
         "filter": _when("response.code_details.startsWith('rbac_access_denied_matched_policy[revoked')"),
         "status_code": 401,
-        "body_format_override": _format("unauthenticated", "the token has been revoked"),
-        "headers_to_add": [_challenge()],
+        **_unauthenticated("revoked", "the token has been revoked"),
     }
+    bad = [
+        {
+            "filter": _both(_status(401), _when(f"response.code_details.{said}")),
+            **_unauthenticated(reason, words),
+        }
+        for reason, said, words in _BAD_TOKENS
+    ]
     crowded = {
         "filter": _when("response.code_details == 'reached_concurrency_limit'"),
         "body_format_override": _format(
@@ -67,15 +74,13 @@ def local_replies() -> dict[str, Any]:
         {"filter": _status(status), "body_format_override": _format(code, detail, **more)}
         for status, code, detail, more in _BY_STATUS
     ]
-    mappers = [*own, limited, crowded, revoked, *others]
+    unknown = {"filter": _status(401), **_unauthenticated("badSignature", _NOT_OURS)}
+    mappers = [*own, limited, crowded, revoked, *bad, unknown, *others]
     return {"mappers": mappers, "body_format": _format("invalid", "%LOCAL_REPLY_BODY%")}
 
 
 _BY_STATUS: tuple[tuple[int, str, str, dict[str, str]], ...] = (
     (429, "rateLimited", "over the limit of requests of this route; retry-after says when to come back", {}),
-    (401, "unauthenticated", "%LOCAL_REPLY_BODY%", {
-        "nextStep": "send the header Authorization: Bearer TOKEN with a token that `podium token create` made",
-    }),
     (403, "forbidden", "the token is not for this workspace, or its scope is without this deployment or verb", {}),
     (413, "tooLarge", "the body is over the deployment's limit", {}),
     (504, "timeout", "no answer within the deployment's requestTimeout", {}),
@@ -83,6 +88,22 @@ _BY_STATUS: tuple[tuple[int, str, str, dict[str, str]], ...] = (
     (404, "notFound", "no such path", {}),
 )  # fmt: skip
 """Status, code, detail and more members; what is found out by more than the status stands between 429 and the rest."""
+_TOKEN_FILTER = "jwt_authn_access_denied{Jwt"  # noqa: S105 - what Envoy says
+_BAD_TOKENS: tuple[tuple[str, str, str], ...] = (
+    ("missing", f"startsWith('{_TOKEN_FILTER}_is_missing')", "no token"),
+    ("expired", f"startsWith('{_TOKEN_FILTER}_is_expired')", "the token has expired"),
+    ("notYetValid", f"startsWith('{_TOKEN_FILTER}_not_yet_valid')", "the token is not valid yet"),
+    (
+        "malformed",
+        "matches('Jwt_(is_not_in|header|payload|signature)_')",
+        "this is no token: it cannot be read",
+    ),
+)
+"""Reason, the condition on what Envoy's filter said, and the words for it. What these tell stands in the token itself,
+for whoever holds it."""
+_NOT_OURS = "the token is not one of this server, or was changed: its signature does not fit"
+"""Another key, another issuer, a claim that is missing: which of it is for the server's people to know."""
+_TOKEN_STEP = "send the header Authorization: Bearer TOKEN with a token that `podium token create` made"  # noqa: S105
 
 
 def _as_it_is(condition: str, media_type: str) -> dict[str, Any]:
@@ -96,9 +117,18 @@ def _format(code: str, detail: str, **more: str) -> dict[str, Any]:
     return {"json_format": body, "content_type": MEDIA_TYPE}
 
 
-def _challenge() -> dict[str, Any]:
-    header = {"key": "www-authenticate", "value": 'Bearer realm="podium", error="invalid_token"'}
-    return {"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+def _unauthenticated(reason: str, words: str) -> dict[str, Any]:
+    """The body and the challenge (RFC 6750) of a 401. In Envoy's own stand the address as the client wrote it."""
+    told = "" if reason == "missing" else f', error="invalid_token", error_description="{words}"'
+    header = {"key": "www-authenticate", "value": f'Bearer realm="podium"{told}'}
+    return {
+        "body_format_override": _format("unauthenticated", words, reason=reason, nextStep=_TOKEN_STEP),
+        "headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    }
+
+
+def _both(*conditions: dict[str, Any]) -> dict[str, Any]:
+    return {"and_filter": {"filters": list(conditions)}}
 
 
 def _status(code: int) -> dict[str, Any]:
