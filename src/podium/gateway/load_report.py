@@ -1,9 +1,9 @@
 """What every cluster has had to do, for the report: Envoy's counters, of those that changed since the last one; and
 what came to every Route.
 
-Called by `reporting` with each heartbeat's report. Calls `admin`: one small question about all clusters (40 ms with a
-thousand of them), and a second one with the histograms of those that had requests; and `route_load`. The server makes
-rates of it.
+Called by `reporting` with each heartbeat's report. Calls `admin`: one small question about all clusters and Routes
+(40 ms with a thousand clusters), and a second one with the histograms of those that had requests; and `route_load`. The
+server makes rates of it.
 
 Which counter means what: docs/canary-statistics.md and `podium.analysis.counters`. Retries are within a request's time
 and count once.
@@ -18,7 +18,7 @@ from typing import Any
 
 from podium.gateway.admin import Admin
 from podium.gateway.render.buckets import EDGES_MS
-from podium.gateway.route_load import Key, RouteCounted, read_routes, route_documents
+from podium.gateway.route_load import PATTERN, Key, RouteCounted, route_documents, routes_of
 
 _EVERY_SECONDS = 2.0
 _SHARE = 20
@@ -76,9 +76,10 @@ class LoadCounters:
             return None
         base = self._base if self._base is not None and self._base.epoch == epoch else None
         known = base.counted if base is not None else {}
-        present, changed = await self._changed(known, base.lively if base is not None else frozenset())
+        present, changed, routes = await self._changed(
+            known, base.lively if base is not None else frozenset()
+        )
         fresh = await self._details(changed)
-        routes = await read_routes(self._admin)
         counted = {name: fresh.get(name) or known.get(name, _Counted()) for name in present}
         at = time.monotonic()
         if base is None:
@@ -102,17 +103,20 @@ class LoadCounters:
 
     async def _changed(
         self, known: Mapping[str, _Counted], lively: frozenset[str]
-    ) -> tuple[set[str], set[str]]:
-        """All clusters that ever had a request; and those of them with requests under way, with other counters than
-        the server knows, or that changed just before: Envoy merges its histograms up to a second later."""
-        found = _values(await self._admin.statistics(_pattern(_CLUSTER, _FIRST), detailed=True))
+    ) -> tuple[set[str], set[str], dict[Key, RouteCounted]]:
+        """All clusters that ever had a request; those of them with requests under way, with other counters than
+        the server knows, or that changed just before (Envoy merges its histograms up to a second later); and the
+        Routes."""
+        # One question for both: Envoy goes through all of its statistics for each.
+        stats = await self._admin.statistics(f"{_pattern(_CLUSTER, _FIRST)}|{PATTERN}", detailed=True)
+        found = _values(stats)
         changed = set()
         for name, values in found.items():
             active = values.get(_ACTIVE, 0) + values.get(_PENDING, 0)
             before = known.get(name)
             if before is None or active or (_answered(values), active) != (before.answered, before.active):
                 changed.add(name)
-        return set(found), changed | (lively & set(found))
+        return set(found), changed | (lively & set(found)), routes_of(stats)
 
     async def _details(self, names: Iterable[str]) -> dict[str, _Counted]:
         wanted = set(names)

@@ -1,20 +1,19 @@
 """What came to every Route, for the report: Envoy's counters by Route and status, and of those that limits turned away.
 
-Called by `load_report`. Calls `admin`: one question about the Routes that ever had a request. What counts is in
-`render.counting` and `render.limits`.
+Called by `load_report`, which asks Envoy. What counts is in `render.counting` and `render.limits`.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from podium.gateway.admin import Admin
 from podium.gateway.render.counting import BY_ROUTE
 from podium.gateway.render.limits import TURNED_AWAY
 
 _SETS = "|".join(re.escape(name) for name in (BY_ROUTE, TURNED_AWAY))
-_PATTERN = rf"^({_SETS})\.requests\.route\.route:"
+PATTERN = rf"^({_SETS})\.requests\.route\.route:.*$"
+"""Names of the statistics that `routes_of` reads."""
 _STAT = re.compile(
     rf"(?P<set>{_SETS})\.requests\.route\.route:(?P<workspace>[^/.]+)/(?P<route>[^/.]+)(\.code\.(?P<code>\d+))?"
 )
@@ -32,10 +31,10 @@ class RouteCounted:
     limited: int = 0
 
 
-async def read_routes(admin: Admin) -> dict[Key, RouteCounted]:
-    """Of every Route that ever had a request. Raises Unavailable."""
+def routes_of(statistics: Iterable[Mapping[str, Any]]) -> dict[Key, RouteCounted]:
+    """Of every Route that ever had a request; other statistics are passed over."""
     counted: dict[Key, RouteCounted] = {}
-    for stat in await admin.statistics(_PATTERN, detailed=True):
+    for stat in statistics:
         found = _STAT.fullmatch(stat.get("name", ""))
         if found is None:
             continue
