@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from podium.planning.gateways import GatewayInstance
 from podium.resources.errors import AlreadyExists, InvalidInput, NotFound, Refused
-from podium.store import Actor, GatewayRow, SampleRow, Store, Subject, TokenRow
+from podium.store import FORMER, INSTANCE, Actor, GatewayRow, SampleRow, Store, Subject, TokenRow
 from tests.integration.store.objects import (
     ALICE,
     HOUR,
@@ -144,6 +145,34 @@ def test_samples_come_back_in_order_and_once(store: Store) -> None:
         transaction.request_deletion(uid)
     assert store.samples(uid) == [], "they go with their rollout"
     assert store.prune(now()).samples == 1
+
+
+def test_the_report_of_another_agent_is_refused_while_the_first_one_reports(store: Store) -> None:
+    at, second = now(), datetime.timedelta(seconds=1)
+    one = GatewayInstance("home-1", "start-1", "host-1", 11)
+    again = replace(one, start="start-2", pid=12)
+    other = GatewayInstance("home-2", "start-3", "host-2", 13)
+
+    def report(instance: GatewayInstance, after: datetime.timedelta, version: int) -> None:
+        store.report_gateway(GatewayRow("gw", at + after, version, [], {"pid": 1}), instance)
+
+    report(one, 0 * second, 1)
+    with pytest.raises(Refused, match=r"gateway gw reports already, from host-1 \(pid 11\)$") as refused:
+        report(other, second, 9)
+    assert "another name" in str(refused.value.next_step)
+    report(again, 2 * second, 2)
+    with pytest.raises(Refused, match=r"\(pid 12\), which was started later in a copy of this folder"):
+        report(one, 3 * second, 9)
+    (row,) = store.gateways(since=at)
+    assert (row.observed_version, row.seen_at) == (2, at + 2 * second)
+    assert row.detail == {"pid": 1, INSTANCE: vars(again), FORMER: ["start-1"]}
+    report(other, 8 * second, 3)
+    (row,) = store.gateways(since=at)
+    assert (row.observed_version, row.detail[INSTANCE]) == (3, vars(other))
+    # Who does not say who it is, as an agent from before, is not asked.
+    store.report_gateway(GatewayRow("gw", at + 9 * second, 4, [], {}))
+    report(one, 9 * second, 5)
+    assert store.gateways(since=at)[0].observed_version == 5
 
 
 def test_a_gateways_newest_report_counts(store: Store) -> None:
