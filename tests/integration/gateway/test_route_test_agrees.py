@@ -20,7 +20,7 @@ from tests.integration.gateway.published import PublishedEnvoy, entry_of, planne
 from tests.integration.gateway.signing import Signer
 from tests.integration.gateway.upstreams import Reply, says, upstreams
 
-ROUTES, REQUESTS = 60, 10
+ROUTES, REQUESTS = 100, 8
 RULES, VARIANTS = 4, 4
 TEXTS = ("gold", "golden", "GOLD", "old", "g", "", "a b", "x,y", 'q"', "(", "gold;silver", "a\\b", "é", "É")
 NAMES = ("x-a", "x-b", "x_c")

@@ -4,6 +4,7 @@ import pytest
 
 from podium.gateway.render import listener
 from podium.resources.canonical import GATEWAY_HEADERS, check_part, check_path, is_gateways
+from podium.resources.patterns import matches_whole
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,10 @@ def test_the_headers_that_the_listener_takes_out_are_known() -> None:
     assert set(listener._OURS) <= set(GATEWAY_HEADERS)
     assert is_gateways("X_Podium-Caller")
     assert not is_gateways("x-podium-preview")
+
+
+def test_patterns_go_by_bytes_as_envoys_do() -> None:
+    assert not matches_whole(".", "é")
+    assert matches_whole("..", "é")
+    assert matches_whole("é", "é")
+    assert not matches_whole("[é]", "é")
