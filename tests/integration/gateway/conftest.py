@@ -132,10 +132,12 @@ def server() -> Iterator[WireServer]:
 @pytest.fixture
 def gateway(server: WireServer, request: pytest.FixtureRequest) -> Iterator[Gateway]:
     made = Gateway(server.url)
-    yield made
-    if getattr(request.node, "failed", False):
-        print(made.agent_log()[-4000:])
-    made.close()
+    try:
+        yield made
+        if getattr(request.node, "failed", False):
+            print(made.agent_log()[-4000:])
+    finally:
+        made.close()
 
 
 @pytest.fixture
