@@ -231,6 +231,9 @@ def test_tokens_that_were_rotated_are_policies_of_their_own() -> None:
     policies = json.loads(revoked(more).content)["resources"][0]["typed_config"]["rules"]["policies"]
     either = [{"string_match": {"exact": name}} for name in ("a", "c")]
     assert policies["revoked"]["principals"] == [_jti({"or_match": {"value_matchers": either}})]
+    # Where no token was taken back there is nothing to ask.
+    nobody = json.loads(revoked(AccessRules.parse({**said, "revoked": []})).content)
+    assert set(nobody["resources"][0]["typed_config"]) == {"@type"}
     # A server of before says nothing of it, and rules do not grow with scopes in use.
     assert AccessRules.parse(said).retiring == ()
     assert (

@@ -197,7 +197,8 @@ def revoked(rules: AccessRules) -> Document:
                 "principals": [_claim("jti", {"string_match": {"exact": token}})],
                 "condition": conditions.condition(conditions.since(at)),
             }
-        fields = {"rules": {"action": "DENY", "policies": policies}}
+        # Rules without a policy refuse nobody either, but Envoy notes their verdict on each request.
+        fields = {"rules": {"action": "DENY", "policies": policies}} if policies else {}
     return _document(REVOKED, fields)
 
 
