@@ -14,9 +14,12 @@ from podium.gateway.render.limits import TURNED_AWAY
 _SETS = "|".join(re.escape(name) for name in (BY_ROUTE, TURNED_AWAY))
 PATTERN = rf"^({_SETS})\.requests\.route\.route:.*$"
 """Names of the statistics that `routes_of` reads."""
+_NAME = r"[a-z][-a-z0-9]*"
 _STAT = re.compile(
-    rf"(?P<set>{_SETS})\.requests\.route\.route:(?P<workspace>[^/.]+)/(?P<route>[^/.]+)(\.code\.(?P<code>\d+))?"
+    rf"(?P<set>{_SETS})\.requests\.route\.route:(?P<workspace>{_NAME})/(?P<route>{_NAME})(#[^.]*)?"
+    r"(\.code\.(?P<code>\d+))?"
 )
+"""What follows `#` says which rule it was."""
 Key = tuple[str, str]
 """Workspace and Route."""
 

@@ -28,7 +28,9 @@ def answer(request: Request) -> Reply | None:
 def envoy() -> Iterator[OneEnvoy]:
     held = buckets(LIMITS)
     routes = [
-        a_route("/front/", live("churn"), name="route:default/front"),
+        a_route("/front/", live("churn"), name="route:default/front#0"),
+        a_route("/gold/", live("churn"), name="route:default/front#gold"),
+        a_route("/odd/", live("churn"), name="route:default/What is this?"),
         a_route("/few/", live("churn"), name="route:default/few") | limited(LIMITS, "default", "few"),
         a_route("/churn/", live("churn"), name="deployment:default/churn"),
         {"match": {"prefix": "/shut/"}, "direct_response": {"status": 503}, "name": "route:team/shut"},
@@ -80,11 +82,13 @@ def test_every_answer_counts_for_its_route_and_nothing_for_who_was_quiet(envoy: 
         send(envoy, "front", 200, 500)
         await settled(envoy, 2)
         assert (await read()).routes == [], "what was counted before the first look has no time"
-        send(envoy, "front", 200, 429)
+        send(envoy, "front", 200)
+        send(envoy, "gold", 429)
+        send(envoy, "odd", 200)
         send(envoy, "few", *[200] * 5)
         send(envoy, "shut", 200)
         send(envoy, "churn", 200)
-        await settled(envoy, 11)
+        await settled(envoy, 12)
         report = await read()
         assert [figures(one) for one in report.routes if one.age == 0] == [
             ("default/few", 5, 0, 2, 2), ("default/front", 4, 1, 1, 0), ("team/shut", 1, 1, 0, 0),
