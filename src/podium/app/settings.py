@@ -25,6 +25,21 @@ _TLS_VARIABLES = {
     "gateway": ("PODIUM_GATEWAY_TLS_CERT", "PODIUM_GATEWAY_TLS_KEY"),
     "both": ("PODIUM_TLS_CERT", "PODIUM_TLS_KEY"),
 }
+_TEXTS = {
+    "api_host": "PODIUM_API_HOST",
+    "gateway_host": "PODIUM_GATEWAY_HOST",
+    "gateway_name": "PODIUM_GATEWAY_NAME",
+    "server_url": "PODIUM_SERVER_URL",
+}
+_NUMBERS = {
+    "api_port": ("PODIUM_API_PORT", 65_535),
+    "gateway_port": ("PODIUM_GATEWAY_PORT", 65_535),
+    "workers": ("PODIUM_WORKERS", 256),
+    "gateway_metrics_port": ("PODIUM_GATEWAY_METRICS_PORT", 65_535),
+    "gateway_notice": ("PODIUM_GATEWAY_NOTICE", 3_600),
+}
+"""Field -> variable, and the highest number that it may be."""
+_FILES = {"server_ca": "PODIUM_SERVER_CA", "server_certificate": "PODIUM_SERVER_CERTIFICATE"}
 
 
 @dataclass(frozen=True)
@@ -172,20 +187,10 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
         "database": environ.get("PODIUM_DATABASE_URL") or f"sqlite:///{home / 'podium.db'}",
         "blobs": environ.get("PODIUM_BLOBS_URL") or str(home / "blobs"),
     }
-    for name, variable in (
-        ("api_host", "PODIUM_API_HOST"),
-        ("gateway_host", "PODIUM_GATEWAY_HOST"),
-        ("gateway_name", "PODIUM_GATEWAY_NAME"),
-    ):
+    for name, variable in _TEXTS.items():
         if environ.get(variable):
             values[name] = environ[variable]
-    for name, variable, highest in (
-        ("api_port", "PODIUM_API_PORT", 65_535),
-        ("gateway_port", "PODIUM_GATEWAY_PORT", 65_535),
-        ("workers", "PODIUM_WORKERS", 256),
-        ("gateway_metrics_port", "PODIUM_GATEWAY_METRICS_PORT", 65_535),
-        ("gateway_notice", "PODIUM_GATEWAY_NOTICE", 3_600),
-    ):
+    for name, (variable, highest) in _NUMBERS.items():
         if environ.get(variable):
             values[name] = _number(variable, environ[variable], highest)
     if environ.get("PODIUM_ENVIRONMENTS_LIMIT"):
@@ -203,11 +208,7 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
         values["import_from"] = tuple(sources.split())
     if environ.get("PODIUM_MIGRATIONS"):
         values["migrations"] = tuple(Path(part) for part in environ["PODIUM_MIGRATIONS"].split(":") if part)
-    values["server_url"] = environ.get("PODIUM_SERVER_URL") or None
-    for name, variable in (
-        ("server_ca", "PODIUM_SERVER_CA"),
-        ("server_certificate", "PODIUM_SERVER_CERTIFICATE"),
-    ):
+    for name, variable in _FILES.items():
         if environ.get(variable):
             values[name] = Path(environ[variable]).absolute()
     for part in ("api", "gateway"):

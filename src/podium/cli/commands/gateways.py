@@ -5,13 +5,14 @@ import secrets
 import socket
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from podium.cli.display import age, as_time, clean, coloured, print_table
+from podium.cli.options import grouped
 from podium.cli.output import emit, emit_list
 from podium.cli.reporting import note
 from podium.cli.session import Session, command, group, home_folder
@@ -44,17 +45,16 @@ def build() -> typer.Typer:
     return app
 
 
-def run(
-    session: Session,
-    name: Annotated[
-        str, typer.Argument(help="What the server is to know it by; `local` is the one of `podium up`.")
-    ],
+@dataclass(frozen=True)
+class Serving:
+    """Where it listens, and what it does about its clients."""
+
     port: Annotated[
         int, typer.Option("--port", metavar="PORT", help="Where it listens; 0 is any free one.")
-    ] = 0,
+    ] = 0
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="The address that it listens on.")
-    ] = "127.0.0.1",
+    ] = "127.0.0.1"
     notice: Annotated[
         int,
         typer.Option(
@@ -65,7 +65,33 @@ def run(
             help="When it is stopped: how long /v2/health/ready says no before new connections are refused, so that "
             "load balancers notice. A second Ctrl-C cuts it short.",
         ),
-    ] = 5,
+    ] = 5
+    access_record: Annotated[
+        str,
+        typer.Option(
+            "--access-record",
+            metavar="PATH|off",
+            help="Where a line about each request is written; `on` is gateway/access.log in its folder.",
+        ),
+    ] = "on"
+
+    def told(self) -> dict[str, str]:
+        """As the gateway's own settings have it."""
+        return {
+            "PODIUM_GATEWAY_HOST": self.host,
+            "PODIUM_GATEWAY_PORT": str(self.port or _free_port(self.host)),
+            "PODIUM_GATEWAY_NOTICE": str(self.notice),
+            "PODIUM_GATEWAY_RECORD": _record_place(self.access_record),
+        }
+
+
+@grouped
+def run(
+    session: Session,
+    name: Annotated[
+        str, typer.Argument(help="What the server is to know it by; `local` is the one of `podium up`.")
+    ],
+    serving: Serving,
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -81,35 +107,25 @@ def run(
             "PODIUM_SERVER_CA, else as --ca-file.",
         ),
     ] = None,
-    access_record: Annotated[
-        str,
-        typer.Option(
-            "--access-record",
-            metavar="PATH|off",
-            help="Where a line about each request is written; `on` is gateway/access.log in its folder.",
-        ),
-    ] = "on",
 ) -> None:
     """Run one more gateway of this server, in the foreground. Ctrl-C or SIGTERM stops it without losing a request:
     it says that it is going, serves on for --notice, lets requests under way end, and stops."""
     place = (folder or home_folder() / "gateways" / name).absolute()
-    recorded = _record_place(access_record)
+    told = serving.told()
     signers = server_ca or os.environ.get("PODIUM_SERVER_CA")
     with (replace(session, ca_file=Path(signers)) if signers else session).client() as client:
         _require_free(client, name, place)
-        told = _told(name, client.connection)
+        told |= _told(name, client.connection)
         _require_token(client, name, place)
-    port = port or _free_port(host)
     scheme = "https" if "PODIUM_GATEWAY_TLS_CERT" in told else "http"
-    note(f"gateway {name}: {scheme}://{f'[{host}]' if ':' in host else host}:{port}, files in {place}")
+    host = f"[{serving.host}]" if ":" in serving.host else serving.host
+    note(f"gateway {name}: {scheme}://{host}:{told['PODIUM_GATEWAY_PORT']}, files in {place}")
     sys.stdout.flush()
     # Nothing else of the caller's own: this gateway has a home, a port and a token of its own.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PODIUM_")}
-    told |= {"PODIUM_GATEWAY_NOTICE": str(notice), "PODIUM_GATEWAY_RECORD": recorded}
     # With the token, `podium down` knows this very process again.
     told["PODIUM_PROCESS_TOKEN"] = secrets.token_hex(16)
-    arguments = ["--home", str(place), "--gateway-host", host, "--gateway-port", str(port), "--alone"]
-    command_line = [sys.executable, "-m", "podium.app", "gateway", *arguments]
+    command_line = [sys.executable, "-m", "podium.app", "gateway", "--home", str(place), "--alone"]
     os.execve(sys.executable, command_line, environment | told)  # noqa: S606 - no shell
 
 
