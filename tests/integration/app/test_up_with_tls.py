@@ -23,9 +23,7 @@ from tests.integration.certificates import Authority, put
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 
-def until(
-    what: Callable[[], Any], seconds: float = 90.0, words: Callable[[], str] = lambda: ""
-) -> Any:
+def until(what: Callable[[], Any], seconds: float = 90.0, words: Callable[[], str] = lambda: "") -> Any:
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline, f"not in {seconds} s {words()}"
