@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from benchmarks.gateway import __main__ as bench
-from benchmarks.gateway import chain, contestants, envoys
+from benchmarks.gateway import chain, contestants, envoys, instructions
 from benchmarks.gateway.contestants import DIRECT, FULL, PLAIN, Cores
 from benchmarks.gateway.generators import Asked, Own, Wrk
 
@@ -97,6 +97,23 @@ def test_a_quick_run_tells_every_way_and_the_goals(tmp_path: Path) -> None:
     assert all(row["per_second"] > 0 and row["cpu_us"] >= 0 for row in ways)
     goals = [row for row in rows if "goal" in row]
     assert code == (0 if all(goal["met"] for goal in goals) else 1)
+
+
+def test_all_ways_whose_instructions_are_counted_fit_into_one_envoy() -> None:
+    with envoys.folder() as place:
+        sockets = [place / "one.sock", place / "two.sock"]
+        made = chain.full(place, envoys.free_port(), sockets, place / "record.log")
+        config, ways = instructions.together(made.config, place, sockets)
+        names = [name for name, _ in ways]
+        assert names[:2] == [PLAIN, FULL]
+        assert {"without access record", "without filter podium.place"} < set(names)
+        backend = envoys.written(place, "backend", envoys.backend(sockets, envoys.free_port()))
+        with envoys.running(backend, place, None):
+            envoys.answers({"unix": str(sockets[-1])}, place / "backend.log")
+            with envoys.running(envoys.written(place, "together", config), place, None):
+                for _, port in ways:
+                    envoys.answers({"port": port}, place / "together.log", 60)
+                    instructions.ask(port, made.token, 2)
 
 
 @pytest.mark.parametrize("name", ["wrk", "podium load"])
