@@ -194,8 +194,8 @@ def _keep(services: Services, gateway: str, given: GatewayReport) -> tuple[int, 
 
 
 def _waiting(services: Services, observed: int | None) -> set[str]:
-    """The rollouts that wait for just this: a gateway that has loaded their weight, or refused something. None: one that
-    is waited for no longer."""
+    """The rollouts that wait for just this: a gateway that has loaded their weight, or refused something. None: for one
+    that is gone."""
     with services.store.read() as tx:
         rollouts = tx.list("Rollout", fields=_UNFINISHED).items
     return {
