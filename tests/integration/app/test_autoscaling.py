@@ -160,7 +160,9 @@ def test_replicas_follow_their_processor_time_but_not_that_of_their_start(podium
     assert (quiet.status.scaling.desired, quiet.status.scaling.panic_since) == (1, None)
     with load(podium, "busy", 11) as asked:
         waits(podium, "busy", lambda found: found.status.ready_replicas == 3)
-        until(lambda: (traffic(podium, "busy")["cpu"] or 0) > 1, SECONDS, lambda: str(traffic(podium, "busy")))
+        until(
+            lambda: (traffic(podium, "busy")["cpu"] or 0) > 1, SECONDS, lambda: str(traffic(podium, "busy"))
+        )
     waits(podium, "busy", lambda found: found.status.ready_replicas == 1)
     assert [row for row in asked.answers.rows if row.failed] == []
     events = podium.client.events(kind="Deployment", name="busy")
