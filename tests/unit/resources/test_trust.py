@@ -7,7 +7,9 @@ import pytest
 from podium.resources.trust import usual
 
 
-@pytest.mark.parametrize("addresses", [("http://127.0.0.1:6780", None), ("http://a", "http://b"), ("unix:/s",)])
+@pytest.mark.parametrize(
+    "addresses", [("http://127.0.0.1:6780", None), ("http://a", "http://b"), ("unix:/s",)]
+)
 def test_plain_addresses_need_no_authorities_and_whoever_comes_with_tls_is_refused(
     addresses: tuple[str | None, ...],
 ) -> None:
