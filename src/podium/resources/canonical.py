@@ -9,7 +9,7 @@ import re
 GATEWAY_HEADERS = (
     "x-podium-caller", "x-podium-claims", "x-podium-cascade", "x-podium-record", "x-podium-shadow", "x-podium-route",
 )  # fmt: skip
-"""Taken out of what clients send, with '_' for '-' too."""
+"""Taken out of what clients send."""
 _ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
 _NEVER = re.compile(r'[^!-~]|[?#"<>\\^`{|}]|//|%(2[fF]|5[cC]|00)')
 _ESCAPE = {character: f"%{ord(character):02X}" for character in '"<>^`{|}'}
@@ -31,6 +31,12 @@ def check_part(text: str) -> None:
     found = _NEVER.search(text)
     if found is not None:
         raise ValueError(f"no path has {found[0]!r} in it when rules look at it")
+
+
+def never_passes(header: str) -> bool:
+    """Whether the gateway takes this header out of every request because of its name: with `_` for `-` a server may
+    read another's."""
+    return "_" in header
 
 
 def is_gateways(header: str) -> bool:

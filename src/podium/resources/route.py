@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from podium.resources.canonical import check_part, check_path, is_gateways
+from podium.resources.canonical import check_part, check_path, is_gateways, never_passes
 from podium.resources.claims import MOST, check_asked, is_own
 from podium.resources.patterns import check_pattern
 from podium.resources.quantities import Duration
@@ -17,7 +17,7 @@ from podium.resources.traffic import Cascade, Fallback, Hedge, Limits, Retries, 
 WHOLE_PERCENT = 100.0
 STEP_PERCENT = 0.01
 """The smallest share that the gateway tells apart: it counts in basis points."""
-_HEADER = re.compile(r"[a-z0-9][-a-z0-9_.]{0,127}")
+_HEADER = re.compile(r"[a-z0-9][-a-z0-9.]{0,127}")
 _QUERY = re.compile(r"[!-~]{1,128}")
 _NOT_IN_QUERY = re.compile(r"[^!-~]|[&#]")
 _COOKIE = re.compile(r"[A-Za-z0-9_.!#$%&'*+^`|~-]{1,128}")
@@ -169,6 +169,8 @@ def check_header(name: str) -> None:
         raise ValueError(
             f"{name}: only the gateway says it; what a caller is known by is under claims, such as sub"
         )
+    if never_passes(name):
+        raise ValueError(f"{name[:40]!r}: the gateway lets no header with '_' in its name pass; use '-'")
     if not _HEADER.fullmatch(name) or name in _PROTECTED:
         raise ValueError(f"{name[:40]!r}: expected a lower-case header name that is not one of HTTP's own")
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from podium.resources.canonical import check_path, is_gateways
+from podium.resources.canonical import check_path, is_gateways, never_passes
 from podium.resources.claims import MOST, check_asked
 from podium.resources.route import check_parameter
 from podium.resources.shape import Spec, Status
@@ -46,6 +46,8 @@ class RouteTestRequest(Spec):
                 raise ValueError(f"{name[:40]!r}: expected a header's name")
             if is_gateways(name):
                 raise ValueError(f"{name}: the gateway takes it out of what clients send; say claims instead")
+            if never_passes(name):
+                raise ValueError(f"{name}: the gateway lets no header with '_' in its name pass")
             if _CONTROL.search(value):
                 raise ValueError(f"{name}: expected a value without control characters")
         return {name.lower(): value.strip(" \t") for name, value in headers.items()}

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from podium.gateway.metrics import MOST_CALLERS, OTHER
-from podium.gateway.render.access import CALLER_HEADER
+from podium.gateway.render.access import CALLER_HEADER, CLAIMS_HEADER
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.documents import World
 from tests.integration.gateway.signing import Signer
@@ -19,7 +19,22 @@ from tests.integration.gateway.wire_server import WireServer
 pytestmark = pytest.mark.integration
 
 PATH = "/v2/models/churn/infer"
-FORGED = (CALLER_HEADER, CALLER_HEADER.upper(), CALLER_HEADER.replace("-", "_"), "x-podium-route")
+HEADERS = (
+    CALLER_HEADER,
+    CLAIMS_HEADER,
+    "x-podium-route",
+    "x-podium-cascade",
+    "x-podium-record",
+    "x-podium-shadow",
+)
+# Servers of CGI's line read `_` as `-`: every mixture of both, and of cases.
+MIXED = [
+    first.join(("x", second.join(("podium", name.removeprefix("x-podium-")))))
+    for name in HEADERS
+    for first in "-_"
+    for second in "-_"
+]
+FORGED = [*MIXED, *(name.upper() for name in MIXED), CALLER_HEADER.title()]
 
 
 @pytest.fixture

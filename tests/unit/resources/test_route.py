@@ -73,6 +73,16 @@ REFUSED = [
         "spec.rules[0].sticky.header",
         "only the gateway",
     ),
+    (
+        [{"to": "a", "match": {"headers": {"x_user": "x"}}}],
+        "spec.rules[0].match.headers",
+        "'x_user': the gateway lets no header with '_' in its name pass; use '-'",
+    ),
+    (
+        [{"to": "a", "sticky": {"header": "x-user_id"}}],
+        "spec.rules[0].sticky.header",
+        "'x-user_id': the gateway lets no header with '_'",
+    ),
     ([{"to": "a", "match": {"query": {"a&b": "x"}}}], "spec.rules[0].match.query", "but '&', '=' and '#'"),
     (
         [{"to": "a", "match": {"path": "/a%41"}}],

@@ -115,7 +115,12 @@ def _manager(settings: GatewaySettings, recording: list[dict[str, Any]]) -> dict
         merge_slashes=True,
         path_with_escaped_slashes_action="REJECT_REQUEST",
         max_request_headers_kb=_HEADERS_KB,
-        common_http_protocol_options={"idle_timeout": "900s", "max_headers_count": _HEADERS_COUNT},
+        common_http_protocol_options={
+            "idle_timeout": "900s",
+            "max_headers_count": _HEADERS_COUNT,
+            # Servers of CGI's line read `_` in a header's name as `-`: to them any mixture of both is one of ours.
+            "headers_with_underscores_action": "DROP_HEADER",
+        },
         request_headers_timeout="15s",
         request_timeout="600s",
         stream_idle_timeout="300s",
@@ -124,13 +129,11 @@ def _manager(settings: GatewaySettings, recording: list[dict[str, Any]]) -> dict
 
 def _without_ours() -> dict[str, Any]:
     """Takes out of each request what a client says in our name, before filters and routes look at it."""
-    # Servers of CGI's line read `_` in a header's name as `-`.
-    names = [name for ours in _OURS for name in (ours, ours.replace("-", "_"))]
     return {
         "name": "podium.ours",
         "typed_config": typed(
             "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-            mutations=[{"remove": name} for name in names],
+            mutations=[{"remove": name} for name in _OURS],
         ),
     }
 
