@@ -85,6 +85,8 @@ class RouteEntry:
     salt: str = ""
     """Of the sticky key. The same in all tests of one candidate, so that whoever met it meets it again; another one
     for the next candidate, so that it is not the same users who try everything first."""
+    own_path: bool = True
+    """False: nobody is answered by the Deployment's name. Its arms are there for Routes."""
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -224,6 +226,7 @@ def plan_route(
         max_body=spec.runtime.max_body,
         unavailable="" if live else _why_unavailable(deployment, revisions.get(served or "")),
         waking=waking,
+        own_path=spec.has_own_path,
     )
     return (
         entry

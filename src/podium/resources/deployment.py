@@ -280,6 +280,11 @@ class DeploymentSpec(Spec):
         """What it may ever ask for, warm replicas included: what a quota counts."""
         return self.replicas if self.scaling is None else self.scaling.max + self.scaling.warm
 
+    @property
+    def has_own_path(self) -> bool:
+        """Whether the gateway answers at the path with its name."""
+        return self.traffic is None or self.traffic.own_path
+
     @model_validator(mode="after")
     def _a_fixed_port_is_one_replica(self) -> "DeploymentSpec":
         if self.runtime.port is not None and self.most_replicas > 1:

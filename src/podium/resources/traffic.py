@@ -225,9 +225,12 @@ class CircuitBreaker(Spec):
 
 
 class DeploymentTraffic(Spec):
-    """What holds for the replicas of a Deployment, whichever path or Route a request comes by. A change of it makes no
-    new revision."""
+    """How a Deployment is asked, and what holds for its replicas whichever path or Route a request comes by. A change
+    of it makes no new revision."""
 
+    own_path: bool = True
+    """False: `/v2/models/NAME` of the Deployment, its versions, previews and calls of gRPC included, is answered 404.
+    It is asked through Routes only, so nobody gets around what they say. A Route may have its name."""
     outlier_ejection: OutlierEjection | None = None
     """None: a replica is left out only when Podium sees that it is not ready."""
     circuit_breaker: CircuitBreaker | None = None

@@ -46,6 +46,10 @@ def test_who_would_answer_and_why(client: Client) -> None:
     assert own.rule == "own-path"
     with pytest.raises(NotFound, match="Route 'never'"):
         client.test_route("never", RouteTestRequest())
+    closed = deployment("closed", traffic={"ownPath": False})
+    assert client.apply(closed).action == "created"
+    with pytest.raises(NotFound, match="asked through Routes only"):
+        client.test_route("closed", RouteTestRequest())
 
 
 def test_a_cascade_that_hands_nothing_on_is_told_at_once(client: Client, churn: ApiServer) -> None:

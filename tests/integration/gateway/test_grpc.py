@@ -9,7 +9,7 @@ import pytest
 from runtime.tests.replica import Replica, python_version
 from tests.integration.gateway.client_environment import Driver, client_python
 from tests.integration.gateway.conftest import HERE, Gateway
-from tests.integration.gateway.documents import World, deployment, revision, rollout
+from tests.integration.gateway.documents import World, deployment, revision, rollout, route
 from tests.integration.gateway.signing import Signer
 from tests.integration.gateway.wire_server import WireServer
 
@@ -379,6 +379,15 @@ def test_a_preview_by_metadata(ask: Ask, site: Site) -> None:
     site.server.wait_loaded(site.server.put(*docs))
     assert ask("infer", name="bg", inputs=[X], headers=to("bg"))["version"] == "1"
     assert ask("infer", name="bg", inputs=[X], headers=to("bg", **{"x-try": "true"}))["version"] == "2"
+
+
+def test_a_deployment_whose_own_path_is_closed_is_called_by_its_route(ask: Ask, site: Site) -> None:
+    site.deploy("closed", traffic={"ownPath": False})
+    site.server.wait_loaded(site.server.put(route("open", {"to": "closed"})))
+    for more in ({}, {"version": "1"}):
+        refused = ask("infer", name="closed", inputs=[X], headers=to("closed"), **more)
+        assert (refused["code"], "Routes only" in refused["message"]) == ("NOT_FOUND", True), refused
+    assert ask("infer", name="open", inputs=[X], headers=to("open"))["version"] == "1"
 
 
 def test_tokens(triton: Driver, server: WireServer, gateway: Gateway, tmp_path: Path) -> None:

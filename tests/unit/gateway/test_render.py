@@ -87,6 +87,15 @@ def test_without_weights_all_traffic_is_the_stable_revisions() -> None:
     ]
 
 
+def test_a_closed_path_leads_nowhere_and_is_read_back() -> None:
+    preview = arm("churn-00002", role="preview", weight=0)
+    made = entry_routes(entry(own_path=False, preview=preview, preview_header="x-podium-preview"))
+    assert clusters_of(made) == set()
+    assert [json.loads(one)["direct_response"]["status"] for one in (*made.pinned, *made.main)] == [404, 404]
+    table = route_table([made], configured=True, version="1").content
+    assert entries_of(table) == {("default", "churn"): made}
+
+
 def test_not_repeatable_requests_are_not_repeated_once_sent() -> None:
     [_, main] = routes_of(entry(idempotent=False))
     assert main["route"]["retry_policy"]["retry_on"] == "connect-failure,refused-stream,reset-before-request"
@@ -303,6 +312,7 @@ def wishes(draw: st.DrawFn) -> Wish:
         idempotent=draw(st.booleans()),
         max_body=draw(st.integers(1024, 2**30)),
         unavailable="" if live else draw(st.text(max_size=80)),
+        own_path=draw(st.booleans()),
     )
     return Wish(made, split)
 

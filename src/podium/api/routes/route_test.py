@@ -14,6 +14,7 @@ from podium.planning.cascades import find_troubles
 from podium.planning.route_test import tell
 from podium.planning.routes import plan_published
 from podium.planning.world import read_entry
+from podium.resources.errors import NotFound
 from podium.resources.kinds import Route
 from podium.resources.route import RouteSpec, RouteStatus, Rule, Variant
 from podium.resources.route_test import RouteTestRequest
@@ -58,9 +59,16 @@ def router() -> APIRouter:
 
 
 def _own_path(tx: Read, workspace: str, name: str) -> Route:
-    """What a Deployment without a Route of its name does, as a Route. Raises NotFound that speaks of the Route."""
-    if tx.find("Deployment", workspace, name) is None:
+    """What a Deployment without a Route of its name does, as a Route. Raises NotFound that speaks of the Route, or says
+    that the path is closed."""
+    deployment = tx.find("Deployment", workspace, name)
+    if deployment is None:
         tx.get("Route", workspace, name)
+    elif not deployment.spec.has_own_path:
+        raise NotFound(
+            f"deployment {workspace}/{name} is asked through Routes only (its spec.traffic.ownPath is false)",
+            next_step="test the Route that leads to it: `podium get routes`",
+        )
     rule = Rule(name="own-path", to=[Variant(deployment=name)])
     metadata = Metadata(name=name, workspace=workspace)
     return Resource(kind="Route", metadata=metadata, spec=RouteSpec(rules=[rule]), status=RouteStatus())

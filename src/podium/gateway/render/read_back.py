@@ -15,7 +15,7 @@ from podium.gateway.render.routes import EntryRoutes
 from podium.resources.shape import DEFAULT_WORKSPACE
 
 _PREFIX = re.compile(
-    r"(?:/ws/(?P<workspace>[^/]+))?/v2/models/(?P<deployment>[^/]+)(?P<pinned>/versions/[^/]+)?"
+    r"(?:/ws/(?P<workspace>[^/]+))?/v2/models/(?P<deployment>[^/]+)(?P<pinned>/versions(?:/[^/]+)?)?"
 )
 _ROUTE_NAME = re.compile(r"route:(?P<workspace>[^/]+)/(?P<name>[^#]+)(?:#.*)?")
 

@@ -62,12 +62,16 @@ class Handling:
 
 
 def entry_routes(entry: RouteEntry, split: tuple[Arm, ...] = ()) -> EntryRoutes:
-    """The routes of one entry: version, preview, live; or a 503 that says why nothing answers.
+    """The routes of one entry: version, preview, live; or a 503 that says why nothing answers; or 404 to all of them.
 
     `split`: (stable, candidate) of a rollout under way, in that order. Their weights are not in the routes, so that a
     shift changes none; without weights from the runtime layer, all goes to the first.
     """
     outside = public_path(entry.workspace, entry.deployment)
+    # The name is what requests are counted by.
+    named = {"name": f"deployment:{entry.workspace}/{entry.deployment}"}
+    if not entry.own_path:
+        return _by_routes_only(entry, outside, named)
     rewrite = None if entry.workspace == DEFAULT_WORKSPACE else _WITHOUT_WORKSPACE
     how = Handling(entry.timeout, entry.idempotent, entry.max_body, rewrite)
     pinned, main = [], []
@@ -87,9 +91,21 @@ def entry_routes(entry: RouteEntry, split: tuple[Arm, ...] = ()) -> EntryRoutes:
             deployment=entry.deployment, workspace=entry.workspace,
         )  # fmt: skip
         main.append({"match": match, "direct_response": said})
-    # The name is what requests are counted by.
-    named = {"name": f"deployment:{entry.workspace}/{entry.deployment}"}
     return EntryRoutes(*(tuple(fragment({**route, **named}) for route in part) for part in (pinned, main)))
+
+
+def _by_routes_only(entry: RouteEntry, outside: str, named: dict[str, Any]) -> EntryRoutes:
+    """What stands at a path that is closed. Versions have their own: what turns others away says something else."""
+    said = answer(
+        "notFound", 404, f"deployment {entry.workspace}/{entry.deployment} is asked through Routes only "
+        "(its spec.traffic.ownPath is false): ask the Route by its name",
+        deployment=entry.deployment, workspace=entry.workspace,
+    )  # fmt: skip
+    versions, others = (
+        fragment({"match": {"path_separated_prefix": path}, "direct_response": said, **named})
+        for path in (f"{outside}/versions", outside)
+    )
+    return EntryRoutes((versions,), (others,))
 
 
 def public_path(workspace: str, name: str) -> str:
