@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from podium.gateway.admin import Admin
-from podium.gateway.render.counting import BY_CALLER, BY_ROUTE
+from podium.gateway.render.counting import BY_CALLER, BY_ROUTE, ODD, REFUSED
 from podium.resources.errors import PodiumError, Unavailable
 
 HOST = "127.0.0.1"
@@ -21,7 +21,8 @@ OTHER = "other"
 _NAME = "podium_gateway_requests_total"
 _HEAD = (
     f"# HELP {_NAME} Requests by caller (the token's subject; empty: none), by what they asked for, and by status "
-    f"class. At most {MOST_CALLERS} callers, the rest is `{OTHER}`.\n# TYPE {_NAME} counter\n"
+    f"class; {REFUSED} is one of its own. At most {MOST_CALLERS} callers, the rest is `{OTHER}`.\n"
+    f"# TYPE {_NAME} counter\n"
 )
 _LINE = re.compile(r"envoy_podium_(?P<set>callers|routes)_requests\{(?P<labels>.*)\} (?P<value>\d+)")
 _LABEL = re.compile(r'([a-z]+)="([^"]*)"')
@@ -48,7 +49,7 @@ class Callers:
             labels = dict(_LABEL.findall(found["labels"]))
             # A Route's rules are counted as one.
             route = labels.get("route", "").partition("#")[0]
-            key = (labels.get("caller", ""), route, f"{labels.get('code', '0')[:1]}xx")
+            key = (labels.get("caller", ""), route, _status(labels.get("code", "")))
             (by_caller if found["set"] == "callers" else by_route)[key] += int(found["value"])
         self._name(by_caller)
         shown: Counter[Key] = Counter()
@@ -70,6 +71,16 @@ class Callers:
             if len(self._named) >= MOST_CALLERS:
                 return
             self._named.add(caller)
+
+
+def _status(code: str) -> str:
+    """`4xx`, `429`; `none`: the client had gone; `other`: a server's own invention. Counters from before there were
+    classes have the whole status."""
+    if code in ("", "0"):
+        return "none"
+    if code == REFUSED:
+        return code
+    return OTHER if code[0] >= ODD else f"{code[0]}xx"
 
 
 def _line(key: Key, count: int) -> str:

@@ -1,7 +1,7 @@
 """What one gateway tells the server: what is loaded, at once; what Envoy counted, at each heartbeat.
 
-Made and run by `agent`, which writes down here what it loaded and what is wrong. Calls `stats`, `load_report` and the
-port of `feed`.
+Made and run by `agent`, which writes down here what it loaded and what is wrong. Calls `stats`, `load_report`,
+`counter_room` and the port of `feed`.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from podium.gateway.admin import Admin
+from podium.gateway.counter_room import CounterRoom
 from podium.gateway.envoy_process import EnvoyProcess
 from podium.gateway.feed import Report, Reporter
 from podium.gateway.files import WatchedFiles
@@ -56,6 +57,7 @@ class Reporting:
         self._loader = loader
         self._files = files
         self._counters = LoadCounters(admin)
+        self._room = CounterRoom(admin)
         self._instance = instance_of(settings.layout)
         self.gives_way = False
         """End where another gateway has this one's name and keeps it, instead of serving on unheard."""
@@ -66,7 +68,7 @@ class Reporting:
         """Everything up to this version is in force."""
         self.rejected_at: dict[Key, int] = {}
         self.problems = dict.fromkeys(
-            ("loading", "access", "certificate", "listener", "upgrade", "record"), ""
+            ("loading", "access", "certificate", "listener", "upgrade", "record", "counters"), ""
         )
         """What is wrong, in words; the first one is told."""
         self.shifted = False
@@ -178,6 +180,7 @@ class Reporting:
             return None
         try:
             load = await self._counters.read(current.epoch)
+            self.problems["counters"] = await self._room.problem()
         except Unavailable as error:
             log.info("no load: %s", error.message)
             return None

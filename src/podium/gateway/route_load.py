@@ -1,4 +1,5 @@
-"""What came to every Route, for the report: Envoy's counters by Route and status, and of those that limits turned away.
+"""What came to every Route, for the report: Envoy's counters by Route and class of status, and of those that limits
+turned away.
 
 Called by `load_report`, which asks Envoy. What counts is in `render.counting` and `render.limits`.
 """
@@ -8,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from podium.gateway.render.counting import BY_ROUTE
+from podium.gateway.render.counting import BY_ROUTE, REFUSED
 from podium.gateway.render.limits import TURNED_AWAY
 
 _SETS = "|".join(re.escape(name) for name in (BY_ROUTE, TURNED_AWAY))
@@ -17,9 +18,9 @@ PATTERN = rf"^({_SETS})\.requests\.route\.route:.*$"
 _NAME = r"[a-z][-a-z0-9]*"
 _STAT = re.compile(
     rf"(?P<set>{_SETS})\.requests\.route\.route:(?P<workspace>{_NAME})/(?P<route>{_NAME})(#[^.]*)?"
-    r"(\.code\.(?P<code>\d+))?"
+    r"(\.code\.(?P<code>\d*))?"
 )
-"""What follows `#` says which rule it was."""
+"""What follows `#` says which rule it was; a request without an answer has an empty code."""
 Key = tuple[str, str]
 """Workspace and Route."""
 
@@ -46,12 +47,13 @@ def routes_of(statistics: Iterable[Mapping[str, Any]]) -> dict[Key, RouteCounted
         if found["set"] == TURNED_AWAY:
             counted[key] = replace(before, limited=before.limited + value)
             continue
-        code = found["code"] or "0"
+        # Counters from before the classes have the whole status.
+        code = found["code"] or ""
         counted[key] = replace(
             before,
             requests=before.requests + value,
             errors=before.errors + value * code.startswith("5"),
-            refused=before.refused + value * (code == "429"),
+            refused=before.refused + value * (code == REFUSED),
         )
     return counted
 

@@ -160,7 +160,7 @@ def test_requests_are_counted_by_caller(counted: tuple[Gateway, Signer, str]) ->
         {
             ("ann@example.org", *churn, "2xx"): 4,
             ("ann@example.org", *churn, "5xx"): 2,
-            ("ann@example.org", *churn, "4xx"): 1,
+            ("ann@example.org", *churn, "429"): 1,
             ("batch", "team", "deployment", "churn", "2xx"): 4,
             # Refused, and of whom: a name that the token proved.
             ("batch", *churn, "4xx"): 2,

@@ -1,14 +1,17 @@
 """What comes to each Route, as the agent reports it, against a real Envoy: also what the gateway answers itself."""
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
 
 from podium.gateway.admin import Admin
+from podium.gateway.counter_room import CounterRoom
 from podium.gateway.load_report import LoadCounters
 from podium.gateway.render.clusters import cluster
+from podium.gateway.render.counting import BY_ROUTE
 from podium.gateway.render.limits import buckets, limited
 from podium.resources.load import LoadReport, RouteCount
 from podium.resources.traffic import Limits
@@ -118,3 +121,52 @@ def test_what_was_not_delivered_is_in_the_next_report(envoy: OneEnvoy) -> None:
         )
 
     play(envoy, what)
+
+
+def test_a_servers_own_statuses_take_no_counters_of_their_own(envoy: OneEnvoy) -> None:
+    """Otherwise one server with a thousand of them would use up what all Routes are counted with."""
+    statuses = [200, 201, 299, 404, 418, 429, 500, 503, 599, 600, 777, 999]
+    for status in statuses:
+        assert envoy.client.get(f"/front/{status}").status_code == status
+    # With the first of all, which asked whether Envoy is there.
+    asyncio.run(settled(envoy, len(statuses) + 1))
+    found = envoy.stats(r"^podium\.routes\.requests\..*front")
+    by_class = {name.rpartition(".")[2]: count for name, count in found.items()}
+    assert by_class == {"2": 3, "4": 2, "429": 1, "5": 3, "6": 3}
+    assert len(found) == 5
+
+
+def test_a_client_that_goes_is_counted(envoy: OneEnvoy) -> None:
+    async def what(read: Any) -> None:
+        await read()
+        with socket.create_connection(("127.0.0.1", envoy.settings.port), timeout=20) as connection:
+            connection.sendall(b"POST /front/200 HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nab")
+            # Only a request that Envoy has begun is one that ends.
+            await asyncio.to_thread(
+                until, lambda: envoy.stats(r"^http\.podium\.downstream_rq_active$").get(
+                    "http.podium.downstream_rq_active", 0) >= 1, 30,
+            )  # fmt: skip
+        await settled(envoy, 2)
+        assert [figures(one) for one in (await read()).routes if one.age == 0] == [
+            ("default/front", 1, 0, 0, 0)
+        ]
+
+    play(envoy, what)
+
+
+def test_a_set_that_is_nearly_full_is_told(envoy: OneEnvoy) -> None:
+    async def words(most: int) -> str:
+        admin = Admin(envoy.settings.layout.admin_socket)
+        try:
+            return await CounterRoom(admin, {BY_ROUTE: most}).problem()
+        finally:
+            await admin.close()
+
+    for status in (200, 404, 429, 500):
+        envoy.client.get(f"/front/{status}")
+    # And one more for what was no Route's: whether Envoy is there.
+    asyncio.run(settled(envoy, 5))
+    assert asyncio.run(words(7)) == ""
+    told = asyncio.run(words(6))
+    assert told.startswith("5 of 6 counters of podium.routes are in use: when all are, ")
+    assert "not counted" in told

@@ -27,6 +27,15 @@ def test_codes_are_classes_and_routes_are_names() -> None:
     assert '{caller="ann",workspace="default",kind="deployment",name="churn",status="2xx"} 2\n' in text
     assert '{caller="ann",workspace="team",kind="route",name="front",status="5xx"} 1\n' in text
     assert text.startswith("# HELP")
+    for code, status in {
+        "2": "2xx",
+        "5": "5xx",
+        "429": "429",
+        "6": "other",
+        "777": "other",
+        "": "none",
+    }.items():
+        assert f'name="churn",status="{status}"}} 2\n' in Callers().text(said({"ann": 2}, code=code))
 
 
 def test_the_rules_of_a_route_are_one() -> None:

@@ -31,7 +31,7 @@ FILTERS = {LIMITS: (FILTER, _TYPE)}
 ON = {FILTER: typed("envoy.config.route.v3.FilterConfig", config={})}
 """For a route's `typed_per_filter_config`: that the filter is on."""
 TURNED_AWAY = "podium.limited"
-_MOST_COUNTERS = 10_000
+MOST_COUNTERS = 10_000
 """One per Route that has turned somebody away; each takes about 200 bytes."""
 _LIMIT, _ROUTE, _CALLER, _NOBODY, _ADDRESS = "limit", "route", "caller", "nobody", "remote_address"
 _ALL, _EACH = "all", "each"
@@ -150,7 +150,7 @@ def turned_away() -> dict[str, Any]:
         "filter": {"response_flag_filter": {"flags": ["RL"]}},
         "typed_config": typed(
             "envoy.extensions.access_loggers.stats.v3.Config",
-            stats_scope={"prefix": TURNED_AWAY, "max_counters": _MOST_COUNTERS},
+            stats_scope={"prefix": TURNED_AWAY, "max_counters": MOST_COUNTERS},
             counters=[counter],
         ),
     }
