@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SORTS = ("name", "rate", "errors", "refused", "p50", "p95", "p99", "concurrency", "replicas")
 _SILENT_SECONDS = 5.0
+_Name = tuple[str, str]
+"""Workspace and name."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,13 @@ def view(
     traffic: "Traffic", gateways: Sequence[Mapping[str, Any]], *, sort: str = "name", match: str | None = None
 ) -> View:
     """Deployments with the revisions that share their traffic, and Routes. `sort`: one of SORTS, the highest first but
-    for `name`; `match`: a part of the name, or a pattern with *; Routes are shown with their Deployments."""
-    items = [item for item in traffic.items if _matches((item.workspace, item.deployment), match)]
-    routes = [route for route in traffic.routes if any(_matches(name, match) for name in _names(route))]
+    for `name`; `match`: a name, or else a part of one, or a pattern with *; Routes are shown with their Deployments,
+    and with their rules where their own names are asked for."""
+    own = [(item.workspace, item.deployment) for item in traffic.items]
+    wanted = _wanted([*own, *((route.workspace, route.route) for route in traffic.routes)], match)
+    items = [item for item in traffic.items if wanted((item.workspace, item.deployment))]
+    routes = [route for route in traffic.routes if any(wanted(name) for name in _names(route))]
+    opened = [route for route in routes if match and wanted((route.workspace, route.route))]
     if sort != "name":
         items.sort(key=lambda item: _sort_key(item, sort), reverse=True)
         routes.sort(key=lambda route: _route_key(route, sort), reverse=True)
@@ -59,7 +65,7 @@ def view(
     return View(
         title,
         deployment_table(items, with_workspace=several),
-        route_table(routes, with_workspace=several),
+        route_table(routes, with_workspace=several, with_rules=opened),
         *_gateway_words(gateways, traffic.at),
         [quota_words(quota) for quota in traffic.quotas],
     )
@@ -71,11 +77,16 @@ def _names(route: "RouteLoad") -> list[tuple[str, str]]:
     return [(route.workspace, name) for name in (route.route, *variants)]
 
 
-def _matches(name: tuple[str, str], match: str | None) -> bool:
+def _wanted(names: Sequence[_Name], match: str | None) -> Callable[[_Name], bool]:
+    """Whether a name is asked for, of these that there are: r1 is r1, and r10 only where there is no r1."""
+
+    def fits(name: _Name, pattern: str) -> bool:
+        return any(fnmatch.fnmatchcase(one, pattern) for one in (name[1], "/".join(name)))
+
     if not match:
-        return True
-    pattern = match if "*" in match else f"*{match}*"
-    return any(fnmatch.fnmatchcase(one, pattern) for one in (name[1], "/".join(name)))
+        return lambda _: True
+    whole = "*" in match or any(match in (name[1], "/".join(name)) for name in names)
+    return lambda name: fits(name, match if whole else f"*{match}*")
 
 
 def _sort_key(item: "DeploymentLoad", sort: str) -> float:

@@ -126,8 +126,10 @@ def deployment_table(items: "Sequence[DeploymentLoad]", *, with_workspace: bool)
     return Table([*head_columns, *(column for column, _ in figures)], rows)
 
 
-def route_table(routes: "Sequence[RouteLoad]", *, with_workspace: bool) -> Table:
-    """A line per Route; of one with several rules, one for each of these beneath."""
+def route_table(
+    routes: "Sequence[RouteLoad]", *, with_workspace: bool, with_rules: "Sequence[RouteLoad]"
+) -> Table:
+    """A line per Route; `with_rules`: those that have one for each of several rules beneath."""
     rows: list[Row] = []
     for route in routes:
         name = f"{route.workspace}/{route.route}" if with_workspace else route.route
@@ -139,7 +141,7 @@ def route_table(routes: "Sequence[RouteLoad]", *, with_workspace: bool) -> Table
             share(route.refused_share), limited,
         )  # fmt: skip
         rows.append(Row(cells, stale=_is_stale(route)))
-        if several:
+        if several and route in with_rules:
             rows += [
                 Row((clean(f"  {rule.rule}"), "", _goes_to(rule), "", "", "", ""), indented=True)
                 for rule in route.rules
@@ -152,7 +154,7 @@ def route_table(routes: "Sequence[RouteLoad]", *, with_workspace: bool) -> Table
 
 
 def quota_words(quota: "QuotaLoad") -> tuple[str, bool]:
-    """`quota of team: 12 of 20 replicas, 24Gi of 64Gi memory`; and whether it is over."""
+    """`quota of team: 12 of 20 replicas, 24Gi of 64Gi memory, 40 of 1000 rules`; and whether it is over."""
     parts, over = [], False
     if quota.replica_limit is not None:
         parts.append(f"{quota.replicas} of {quota.replica_limit} replicas")
@@ -160,6 +162,9 @@ def quota_words(quota: "QuotaLoad") -> tuple[str, bool]:
     if quota.memory_limit is not None:
         parts.append(f"{size(quota.memory)} of {size(quota.memory_limit)} memory")
         over = over or quota.memory > quota.memory_limit
+    if quota.rule_limit is not None:
+        parts.append(f"{quota.rules} of {quota.rule_limit} rules")
+        over = over or quota.rules > quota.rule_limit
     return f"quota of {clean(quota.workspace)}: {', '.join(parts)}{' (over)' if over else ''}", over
 
 

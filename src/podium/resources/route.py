@@ -341,7 +341,7 @@ class RouteSpec(Spec):
     """None: as for a Deployment without a Route (another replica, where the first refused or broke off)."""
     hedge: Hedge | None = None
     limits: Limits | None = None
-    """Each rule counts by itself."""
+    """All rules of the Route share them; each gateway counts by itself."""
 
     @model_validator(mode="after")
     def _hedge_stands_alone(self) -> "RouteSpec":

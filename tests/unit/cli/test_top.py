@@ -132,6 +132,21 @@ def test_filtering_by_name(match: str | None, names: list[str]) -> None:
     assert [row.cells[0] for row in view(both, [], match=match).rows] == names
 
 
+def test_a_whole_name_is_itself_and_not_a_part_of_others() -> None:
+    given = traffic(
+        item("r10"), item("r1", workspace="blue"), item("r12"), routes=[route("r1"), route("r14")]
+    )
+
+    def found(match: str) -> list[str]:
+        shown = view(given, [], match=match)
+        return [row.cells[0] for row in (*shown.rows, *shown.routes.rows)]
+
+    assert found("r1") == ["blue/r1", "default/r1"]
+    assert found("blue/r1") == ["blue/r1"]
+    assert found("r14") == ["default/r14"]
+    assert found("1") == ["default/r10", "blue/r1", "default/r12", "default/r1", "default/r14"]
+
+
 @pytest.mark.parametrize("width", [60, 100, 200])
 def test_on_a_terminal_nothing_is_wider_than_it_and_nothing_can_move_its_cursor(width: int) -> None:
     hostile = item("churn", phase="Ready\x1b[2J")
@@ -145,13 +160,16 @@ def test_on_a_terminal_nothing_is_wider_than_it_and_nothing_can_move_its_cursor(
 
 def test_a_line_per_route_with_the_weights_of_its_variants() -> None:
     rules = route("many", rule("gold", big=100.0), rule("1", churn=50.0, big=50.0), limitedPerSecond=0.0)
-    text = lines(view(traffic(item("churn"), routes=[FRONT, rules]), []))
-    header, front, many, gold, other = text[-5:]
+    given = traffic(item("churn"), routes=[FRONT, rules])
+    header, front, many = lines(view(given, []))[-3:]
     assert header.split() == ["ROUTE", "PHASE", "GOES", "TO", "REQ/S", "ERRORS", "REFUSED", "LIMITED"]
     assert " ".join(front.split()) == (
         "front Ready churn 90 %, churn-next 10 %; 25 % copied to big 120.0 0 % 3 % 3.25/s"
     )
     assert " ".join(many.split()) == "many Ready 2 rules 120.0 0 % 3 % 0"
+    # Its rules only where it is asked for: a Route may have 64.
+    assert lines(view(given, [], match="churn"))[-1] == many
+    *_, many, gold, other = lines(view(given, [], match="many"))
     assert (gold.split(), " ".join(other.split())) == (["gold", "big"], "1 churn 50 %, big 50 %")
 
 

@@ -44,7 +44,8 @@ def top(
     match: Annotated[
         str | None,
         typer.Argument(
-            metavar="[NAME]", help="A part of a Deployment's or a Route's name, or a pattern with *."
+            metavar="[NAME]",
+            help="A Deployment's or a Route's name, else a part of one, or a pattern with *.",
         ),
     ] = None,
     window: Annotated[
