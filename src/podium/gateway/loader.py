@@ -253,7 +253,7 @@ class Loader:
             await self._put(CLUSTERS, self._cluster_file([*before, *wanted.values()]))
         try:
             if any(piece and piece.buckets for piece in changed.values()):
-                await self._put_limits([*before, *wanted.values()])
+                await self._put_limits(before, wanted.values())
             weights = _weights(wanted.values())
             for key in changed:
                 weights |= over(_weights([self._good.get(key)]), _weights([wanted.get(key)]))
@@ -278,13 +278,18 @@ class Loader:
             for name in _clusters(piece):
                 self._lingering.pop(name, None)
 
-    async def _put_limits(self, pieces: Iterable[Piece]) -> None:
-        """Before the routes that count by them. It fills all buckets, so only where something is missing."""
-        pieces = list(pieces)
-        wanted = limits.together(piece.buckets for piece in pieces)
+    async def _put_limits(self, before: Sequence[Piece], after: Iterable[Piece]) -> None:
+        """Before the routes that count by them. It fills all buckets, so only where something is missing.
+
+        `before` is what those in `after` take the place of: until they have, both count. A Route that changes has the
+        same callers before and after, so the larger room is enough, and not the sum.
+        """
+        after = list(after)
+        wanted = limits.together(piece.buckets for piece in after)
+        wanted = wanted.with_all_of(limits.together(piece.buckets for piece in before))
         if self._limits.has(wanted):
             return
-        if any(piece.wish is None for piece in pieces):
+        if any(piece.wish is None for piece in (*before, *after)):
             wanted = wanted.with_all_of(self._limits)
         await self._put(LIMITS, limits.limits_document(wanted))
         self._limits = wanted

@@ -12,11 +12,12 @@ from tests.integration.gateway.documents import World, route
 
 pytestmark = pytest.mark.integration
 PATH = "/v2/models/front/infer"
-LIMITS = {"route": {"requests": 30, "per": "1h"}}
+WHOSE = pytest.mark.parametrize("whose", ["route", "perCaller"])
 
 
-def limits(requests: int) -> dict[str, Any]:
-    return {"route": {"requests": requests, "per": "1h"}}
+def limits(whose: str, requests: int, callers: int = 40) -> dict[str, Any]:
+    """More callers than half of the first room, so that it shows where a Route is counted twice."""
+    return {whose: {"requests": requests, "per": "1h"}, "callers": callers}
 
 
 def loaded(world: World, version: int) -> None:
@@ -30,16 +31,16 @@ def spent(gateway: Gateway, times: int, path: str = PATH, **headers: str) -> int
     return found.count(200)
 
 
-def test_no_change_elsewhere_fills_a_routes_bucket(world: World) -> None:
+@WHOSE
+def test_no_change_elsewhere_fills_a_routes_bucket(world: World, whose: str) -> None:
+    mine, others, few = limits(whose, 30), limits(whose, 30, 20), limits(whose, 2, 20)
     for name in ("small", "big"):
         world.deploy(name)
     rules: list[dict[str, Any]] = [
         {"to": "small", "match": {"headers": {"x-small": {"present": True}}}},
         {"to": "churn"},
     ]
-    loading = world.server.put(
-        route("front", *rules, limits=LIMITS), route("other", {"to": "big"}, limits=limits(2))
-    )
+    loading = world.server.put(route("front", *rules, limits=mine), route("other", {"to": "big"}, limits=few))
     world.gateway.start_agent()
     gateway = world.gateway
     loaded(world, loading)
@@ -51,11 +52,11 @@ def test_no_change_elsewhere_fills_a_routes_bucket(world: World) -> None:
         lambda: world.canary("churn", 50),
         lambda: world.deploy("small", number=2),
         lambda: world.server.put(route("more", {"to": "big"})),
-        lambda: world.server.put(route("other", {"to": "small"}, limits=limits(2))),
+        lambda: world.server.put(route("other", {"to": "small"}, limits=few)),
         lambda: world.server.put(route("other", {"to": "small"})),
-        lambda: world.server.put(route("other", {"to": "small"}, limits=LIMITS)),
-        lambda: world.server.put(route("front", *rules[1:], limits=LIMITS)),
-        lambda: world.server.put(route("front", {"to": "big"}, limits=LIMITS)),
+        lambda: world.server.put(route("other", {"to": "small"}, limits=others)),
+        lambda: world.server.put(route("front", *rules[1:], limits=mine)),
+        lambda: world.server.put(route("front", {"to": "big"}, limits=mine)),
         lambda: world.server.delete("Route", "more"),
         lambda: world.server.delete("Route", "other"),
     ]
@@ -69,16 +70,17 @@ def test_no_change_elsewhere_fills_a_routes_bucket(world: World) -> None:
     assert spent(gateway, 8) == 2, "nothing has filled the bucket, nothing has taken more than a request each"
     assert spent(gateway, 3) == 0
     # Numbers that nobody had before: everybody begins with a full bucket then.
-    loaded(world, world.server.put(route("front", {"to": "big"}, limits=limits(7))))
+    loaded(world, world.server.put(route("front", {"to": "big"}, limits=limits(whose, 7))))
     assert spent(gateway, 10) == 7
-    loaded(world, world.server.put(route("other", {"to": "big"}, limits=limits(1))))
+    loaded(world, world.server.put(route("other", {"to": "big"}, limits=limits(whose, 1))))
     assert (spent(gateway, 10), spent(gateway, 3, "/v2/models/other/infer")) == (7, 1)
     loaded(world, world.server.put(route("front", {"to": "big"})))
     assert spent(gateway, 20) == 20
 
 
-def test_limits_hold_without_a_server(world: World) -> None:
-    loading = world.server.put(route("front", {"to": "churn"}, limits=limits(4)))
+@WHOSE
+def test_limits_hold_without_a_server(world: World, whose: str) -> None:
+    loading = world.server.put(route("front", {"to": "churn"}, limits=limits(whose, 4)))
     world.gateway.start_agent()
     gateway = world.gateway
     loaded(world, loading)
