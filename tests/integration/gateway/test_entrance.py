@@ -5,6 +5,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from podium.gateway.render.access import AccessRules
@@ -30,13 +31,20 @@ SLOW = 2.0
 """Seconds that the slow replica takes to answer, four times what its route allows."""
 
 
-def rule(name: str, *, match: dict[str, Any] | None = None, answer: bool = False) -> RulePlan:
+def rule(
+    name: str,
+    *,
+    match: dict[str, Any] | None = None,
+    answer: bool = False,
+    to: str = "model",
+    timeout: float = 30.0,
+) -> RulePlan:
     settings = Fallback.model_validate({"answer": {"body": SAFE}}) if answer else None
     return RulePlan(
         name=name, match=Match.model_validate(match) if match else None, sticky=None,
-        slots=((arm_of("model"), WHOLE),), shadows=(), cascade=None,
+        slots=((arm_of(to), WHOLE),), shadows=(), cascade=None,
         fallback=FallbackPlan(settings, ()) if settings else None,
-        timeout=30.0, waking=0.0, idempotent=True, max_body=16 * 2**20, unavailable="", absent=(),
+        timeout=timeout, waking=0.0, idempotent=True, max_body=16 * 2**20, unavailable="", absent=(),
     )  # fmt: skip
 
 
@@ -52,6 +60,11 @@ def large(name: str) -> dict[str, Any]:
     return route_to({"path_separated_prefix": f"/v2/models/{name}"}, {"cluster": live("model")}, how)
 
 
+def other_server(name: str, *, to: str) -> dict[str, Any]:
+    how = Handling(SLOW / 4, True, 16 * 2**20, held=False)
+    return route_to({"path_separated_prefix": f"/v2/models/{name}"}, {"cluster": live(to)}, how)
+
+
 ROUTES = [
     *routes_of("limited", rule("0"), limits=PLENTY),
     *routes_of("safe", rule("0", answer=True)),
@@ -60,6 +73,9 @@ ROUTES = [
     ),
     *routes_of("members", rule("gold", match={"claims": {"sub": "gold"}}, answer=True), limits=PLENTY),
     a_route("/v2/models/slow", live("slow"), timeout=SLOW / 4),
+    *routes_of("late", rule("0", to="slow", timeout=SLOW / 4)),
+    *routes_of("begun", rule("0", to="begun", timeout=SLOW / 4)),
+    other_server("other", to="slow"),
     large("large"),
 ]
 
@@ -78,6 +94,7 @@ def replicas() -> Iterator[dict[str, Upstream]]:
         yield {
             "model": made.start("model", model),
             "slow": made.start("slow", lambda _: Reply(delay=SLOW)),
+            "begun": made.start("begun", lambda _: Reply(pause=SLOW)),
         }
 
 
@@ -215,6 +232,34 @@ def test_streams_outlive_the_timeout_and_nothing_else_does(
     assert envoy.client.post(path, headers=headers).status_code == 200
     assert envoy.client.post("/v2/models/slow/infer").status_code == 504
     assert envoy.client.post("/v1/models/slow:predict").status_code == 504
+
+
+EVENTS = {"accept": "text/event-stream"}
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["/infer?/generate_stream", "/infer?a=/v2/models/late/generate_stream", "/infer/generate_stream"],
+)
+def test_who_only_names_a_stream_is_held_to_the_timeout(envoy: OneEnvoy, rest: str) -> None:
+    for name in ("late", "slow"):
+        assert envoy.client.post(f"/v2/models/{name}{rest}").status_code == 504
+
+
+@pytest.mark.parametrize(
+    ("rest", "headers"), [("/infer", EVENTS), ("/generate_stream", {}), ("/any", EVENTS), ("", EVENTS)]
+)
+def test_a_stream_through_a_route_begins_within_its_timeout(
+    envoy: OneEnvoy, replicas: dict[str, Upstream], rest: str, headers: dict[str, str]
+) -> None:
+    before = len(replicas["begun"].got)
+    for name in ("late", "other"):
+        assert envoy.client.post(f"/v2/models/{name}{rest}", headers=headers).status_code == 504
+    # What has begun goes on, at the one replica that it was sent to.
+    assert envoy.client.post(f"/v2/models/begun{rest}", headers=headers).content == b"{}"
+    assert len(replicas["begun"].got) == before + 1
+    with pytest.raises(httpx.RemoteProtocolError):
+        envoy.client.post("/v2/models/begun/infer")
 
 
 @pytest.mark.parametrize(

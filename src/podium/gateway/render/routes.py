@@ -17,6 +17,7 @@ from podium.gateway.render.entrance import entrances
 from podium.gateway.render.mirror import mirroring, recorded
 from podium.gateway.render.problem import answer
 from podium.gateway.render.sticky import keyed
+from podium.gateway.render.streams import begins_within
 from podium.gateway.render.weights import prefix
 from podium.planning.routing import WHOLE, Arm, RouteEntry
 from podium.resources.shape import DEFAULT_WORKSPACE
@@ -31,6 +32,8 @@ _RETRIES = 2
 """So an input that kills whoever reads it takes three replicas with it at most."""
 _BACK_OFF = (0.005, 0.05)
 """Seconds before the first repeat, and at most."""
+REPEATED = retry_policy(_RETRY_ANY, _RETRIES, *_BACK_OFF)
+"""The retry policy of the virtual host: of all routes that have none of their own."""
 _STREAM_IDLE = 240.0
 """Envoy ends a stream on which nothing moved for 300 s; longer request timeouts need their own limit."""
 _EXTENSIONS = ["binary_tensor_data"]
@@ -59,6 +62,8 @@ class Handling:
     idempotent: bool
     max_body: int
     rewrite: dict[str, Any] | None = None
+    held: bool = True
+    """Whether the replica itself holds each request to its time, as Podium's model server does."""
 
 
 def entry_routes(entry: RouteEntry, split: tuple[Arm, ...] = ()) -> EntryRoutes:
@@ -73,7 +78,8 @@ def entry_routes(entry: RouteEntry, split: tuple[Arm, ...] = ()) -> EntryRoutes:
     if not entry.own_path:
         return _by_routes_only(entry, outside, named)
     rewrite = None if entry.workspace == DEFAULT_WORKSPACE else _WITHOUT_WORKSPACE
-    how = Handling(entry.timeout, entry.idempotent, entry.max_body, rewrite)
+    held = all(arm.paths is None for arm in entry.arms)
+    how = Handling(entry.timeout, entry.idempotent, entry.max_body, rewrite, held)
     pinned, main = [], []
     if entry.direct is not None:
         match = {"path_separated_prefix": f"{outside}/versions/{entry.direct.version}"}
@@ -162,6 +168,8 @@ def route_to(match: dict[str, Any], target: dict[str, Any], how: Handling) -> di
             buffer={"max_request_bytes": how.max_body},
         )
         route["typed_per_filter_config"] = {"envoy.filters.http.buffer": limit}
+    if not how.held:
+        route["route"] = begins_within(action, how.timeout, REPEATED)
     return route
 
 
@@ -262,7 +270,7 @@ def _frame() -> tuple[bytes, bytes]:
             {
                 "name": ROUTE_TABLE,
                 "domains": ["*"],
-                "retry_policy": _retry(_RETRY_ANY),
+                "retry_policy": REPEATED,
                 "request_body_buffer_limit": DEFAULT_MAX_BODY,
                 # A model's code never sees a caller's token.
                 "request_headers_to_remove": ["authorization"],

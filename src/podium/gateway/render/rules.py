@@ -14,8 +14,9 @@ from podium.gateway.render.access import CLAIMS, TOKEN_FILTER
 from podium.gateway.render.document import fragment
 from podium.gateway.render.entrance import alike
 from podium.gateway.render.problem import answer
-from podium.gateway.render.routes import EntryRoutes, Handling, public_path, route_to
+from podium.gateway.render.routes import REPEATED, EntryRoutes, Handling, public_path, route_to
 from podium.gateway.render.sticky import keyed
+from podium.gateway.render.streams import begins_within
 from podium.gateway.render.traffic import stages_of, standing_in, with_traffic
 from podium.gateway.render.weights import rule_prefix
 from podium.planning.routes import RoutePlan, RulePlan
@@ -50,7 +51,8 @@ def _rule_routes(plan: RoutePlan, rule: RulePlan) -> list[dict[str, Any]]:
     how = Handling(rule.timeout, rule.idempotent, rule.max_body, _neutral(plan.route))
 
     def to(match: dict[str, Any], target: dict[str, Any], rule: RulePlan = rule) -> dict[str, Any]:
-        return with_traffic(_handed(plan, route_to(match, target, how)), plan, rule)
+        made = with_traffic(_handed(plan, route_to(match, target, how)), plan, rule)
+        return {**made, "route": begins_within(made["route"], how.timeout, REPEATED)}
 
     if not rule.slots:
         target = standing_in(rule)
