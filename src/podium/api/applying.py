@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from podium.api.access import Caller
 from podium.api.plans import describe
-from podium.planning.quotas import over_quota
+from podium.planning.quotas import more_rules, over_quota, over_rules
 from podium.resources.deployment import DeploymentSpec
 from podium.resources.errors import Conflict, InvalidInput, Issue, Refused
 from podium.resources.issues import issues_of
@@ -69,6 +69,8 @@ def apply(tx: Write, wish: AnyResource, *, runtime_wheel: str, dry_run: bool) ->
         )
     if current is not None and _same(current, wish):
         return ApplyResult(object=current.document(), action="unchanged", dry_run=dry_run)
+    if wish.kind == "Route":
+        _check_rules(tx, wish, current)
     if isinstance(wish.spec, DeploymentSpec):
         _check_model(tx, meta.workspace, wish.spec)
         _check_quota(tx, wish, current)
@@ -172,6 +174,26 @@ def _check_quota(tx: Read, wish: AnyResource, current: AnyResource | None) -> No
             f"{wish.kind} {wish.key}: {reason}",
             next_step=f"ask for less, or have an admin raise spec.quota of Workspace {workspace}",
             details={"field": "spec.replicas" if wish.spec.scaling is None else "spec.scaling.max"},
+        )
+
+
+def _check_rules(tx: Read, wish: AnyResource, current: AnyResource | None) -> None:
+    """Raises Refused for more rules than the workspace may put into the table of every gateway."""
+    if not more_rules(None if current is None else current.spec, wish.spec):
+        return
+    workspace = wish.metadata.workspace
+    quota = tx.get("Workspace", DEFAULT_WORKSPACE, workspace).spec.quota
+    others = {
+        item.metadata.name: item.spec
+        for item in tx.list("Route", workspace=workspace).items
+        if item.metadata.name != wish.metadata.name and item.metadata.deletion_requested_at is None
+    }
+    reason = over_rules(quota, wish.spec, others)
+    if reason is not None:
+        raise Refused(
+            f"Route {wish.key}: {reason}",
+            next_step=f"use fewer rules, or have an admin raise spec.quota.rules of Workspace {workspace}",
+            details={"field": "spec.rules"},
         )
 
 

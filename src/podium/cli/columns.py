@@ -129,6 +129,7 @@ _MESSAGE = Column("MESSAGE", _message)
 _COLUMNS: Mapping[str, Sequence[Column]] = {
     "Workspace": (
         _NAME, Column("REPLICAS", _of_quota("replicas")), Column("MEMORY", _of_quota("memory")),
+        Column("RULES", _of_quota("rules")),
         Column("DESCRIPTION", at("spec.description")), _AGE,
     ),
     "Model": (

@@ -1,20 +1,21 @@
-"""Whether a Deployment fits into its workspace's quota, and how much of that is used. Called by the API when a
-Deployment is applied and when a Workspace is read.
+"""Whether a Deployment or a Route fits into its workspace's quota, and how much of that is used. Called by the API when
+one is applied and when a Workspace is read.
 
 What counts is what Deployments may ask for: `replicas` (with scaling: its `max` and its warm ones), and that number
 x `resources.memory`. A rollout, during which both revisions run, is not counted twice: a quota would otherwise keep a
-team from mending its model.
+team from mending its model. Of Routes their rules count: those of all workspaces stand in one table at every gateway.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 
 from podium.resources.deployment import DeploymentSpec
-from podium.resources.kinds import Deployment
+from podium.resources.kinds import Deployment, Route
 from podium.resources.model import Quota, QuotaUse
 from podium.resources.quantities import format_size
+from podium.resources.route import RouteSpec
 
 _SHOWN = 5
-"""Deployments that a refusal names, those that ask for most first."""
+"""Deployments or Routes that a refusal names, those that ask for most first."""
 
 
 def over_quota(
@@ -36,21 +37,33 @@ def over_quota(
         if allowed is None or (before is not None and asked(after) <= asked(before)):
             continue
         taken = {other: asked(spec) for other, spec in others.items() if asked(spec)}
-        total = asked(after) + sum(taken.values())
-        if total > allowed:
-            return (
-                f"quota of {thing}: {written(asked(after))} asked for, {_taken(taken, written)}; the workspace may "
-                f"have {written(allowed)}, so this is {written(total - allowed)} over"
-            )
+        refused = _over(allowed, thing, asked(after), taken, written)
+        if refused is not None:
+            return refused
     return None
 
 
-def quota_use(deployments: Iterable[Deployment]) -> QuotaUse:
-    """What these Deployments of one workspace ask for together; those that are being deleted no longer do."""
+def more_rules(before: RouteSpec | None, after: RouteSpec) -> bool:
+    """Whether a Route asks for more than it did: the others need not be counted for one that does not."""
+    return before is None or len(after.rules) > len(before.rules)
+
+
+def over_rules(quota: Quota, after: RouteSpec, others: Mapping[str, RouteSpec]) -> str | None:
+    """Return why a Route that asks for more than before (`more_rules`) must not ask for `after`, or None if it may.
+
+    `others`: the other Routes of the workspace by name.
+    """
+    taken = {other: len(spec.rules) for other, spec in others.items()}
+    return _over(quota.rules, "rules", len(after.rules), taken, str)
+
+
+def quota_use(deployments: Iterable[Deployment], routes: Iterable[Route]) -> QuotaUse:
+    """What these of one workspace ask for together; those that are being deleted no longer do."""
     counted = [one for one in deployments if one.metadata.deletion_requested_at is None]
     return QuotaUse(
         replicas=sum(_replicas(one.spec) for one in counted),
         memory=sum(_memory(one.spec) for one in counted),
+        rules=sum(len(one.spec.rules) for one in routes if one.metadata.deletion_requested_at is None),
         deployments=len(counted),
         ready_replicas=sum(one.status.ready_replicas for one in counted),
     )
@@ -62,6 +75,19 @@ def _replicas(spec: DeploymentSpec) -> int:
 
 def _memory(spec: DeploymentSpec) -> int:
     return spec.most_replicas * spec.resources.memory
+
+
+def _over(
+    allowed: int, thing: str, asked: int, taken: Mapping[str, int], written: Callable[[int], str]
+) -> str | None:
+    """The refusal of what is more than `allowed` together with what others have taken."""
+    total = asked + sum(taken.values())
+    if total <= allowed:
+        return None
+    return (
+        f"quota of {thing}: {written(asked)} asked for, {_taken(taken, written)}; the workspace may have "
+        f"{written(allowed)}, so this is {written(total - allowed)} over"
+    )
 
 
 def _taken(taken: Mapping[str, int], written: Callable[[int], str]) -> str:

@@ -61,15 +61,17 @@ def route_traffic(
     )
 
 
-def quota_load(workspace: Workspace, deployments: Iterable[Deployment]) -> QuotaLoad:
-    """deployments: all of that workspace."""
-    used, quota = quota_use(deployments), workspace.spec.quota
+def quota_load(workspace: Workspace, deployments: Iterable[Deployment], routes: Iterable[Route]) -> QuotaLoad:
+    """deployments, routes: all of that workspace."""
+    used, quota = quota_use(deployments, routes), workspace.spec.quota
     return QuotaLoad(
         workspace=workspace.metadata.name,
         replicas=used.replicas,
         replica_limit=quota.replicas,
         memory=used.memory,
         memory_limit=quota.memory,
+        rules=used.rules,
+        rule_limit=quota.rules,
     )
 
 

@@ -184,6 +184,9 @@ class QuotaLoad(Status):
     replica_limit: int | None
     memory: Size
     memory_limit: Size | None
+    rules: int = 0
+    """Of its Routes."""
+    rule_limit: int | None = None
 
 
 class Traffic(Status):

@@ -12,12 +12,15 @@ from podium.resources.shape import Name, Spec, Status
 
 
 class Quota(Spec):
-    """What the Deployments of a workspace may ask for together. None: as much as there is."""
+    """What the Deployments and Routes of a workspace may ask for together. None: as much as there is."""
 
     replicas: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """The sum of `replicas` of all Deployments."""
+    """The sum of `replicas` of all Deployments; of one with scaling, `scaling.max` and what it keeps warm."""
     memory: Size | None = None
-    """The sum of `replicas` x `resources.memory`, in bytes."""
+    """The sum of the same replicas x `resources.memory`, in bytes."""
+    rules: Annotated[int, Field(ge=0, le=1_000_000)] = 1000
+    """The number of rules of all Routes. Bounded unless said otherwise: every gateway holds the rules of all workspaces
+    in one table, and walks it for each request of anybody."""
 
 
 class WorkspaceSpec(Spec):
@@ -25,18 +28,20 @@ class WorkspaceSpec(Spec):
 
     description: Annotated[str, Field(max_length=4096)] = ""
     quota: Quota = Field(default_factory=Quota)
-    """Looked at when a Deployment is applied; what is there when it is lowered stays as it is."""
+    """Looked at when a Deployment or a Route is applied; what is there when it is lowered stays as it is."""
 
 
 class QuotaUse(Status):
-    """What the Deployments of a workspace ask for together, as its quota counts it: with scaling `max` and `warm`, and
-    none of those that are being deleted."""
+    """What the Deployments and Routes of a workspace ask for together, as its quota counts it: with scaling `max` and
+    `warm`, and none of those that are being deleted."""
 
     replicas: int = 0
     memory: Size = 0
     """In bytes."""
+    rules: int = 0
+    """Of its Routes."""
     deployments: int = 0
-    """That it is the sum of."""
+    """Whose replicas and memory these are."""
     ready_replicas: int = 0
     """That run and answer now; a rollout's second revision is among them, and may bring them over `replicas`."""
 
@@ -45,7 +50,8 @@ class WorkspaceStatus(Status):
     """Nothing of it is kept: the API reckons it at each read."""
 
     used: QuotaUse | None = None
-    """None without a quota, and in what a watch tells: other objects than the workspace change it."""
+    """None where the quota is the one that nobody set, and in what a watch tells: other objects than the workspace
+    change it."""
 
 
 class ModelSpec(Spec):

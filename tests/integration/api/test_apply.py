@@ -337,7 +337,7 @@ def test_a_workspace_s_quota_says_which_and_by_how_much(churn: ApiServer) -> Non
     assert http.post("/api/v1/apply?dryRun=true", json=deployment("b", replicas=3)).status_code == 409
     assert ask("b", 2).status_code == httpx.codes.CREATED
     assert http.get("/api/v1/workspaces/default").json()["status"]["used"] == {
-        "replicas": 5, "memory": "10Gi", "deployments": 2, "readyReplicas": 0,
+        "replicas": 5, "memory": "10Gi", "rules": 0, "deployments": 2, "readyReplicas": 0,
     }  # fmt: skip
     quota(replicas=2, memory="1Gi")
     (listed,) = http.get("/api/v1/workspaces").json()["items"]
@@ -363,3 +363,43 @@ def test_a_workspace_s_quota_says_which_and_by_how_much(churn: ApiServer) -> Non
     for thread in threads:
         thread.join(90)
     assert sorted(answers) == [201, 409]
+
+
+def test_a_workspace_s_rules_are_bounded_without_a_quota_too(churn: ApiServer) -> None:
+    http = churn.http()
+    assert http.post("/api/v1/apply", json=deployment("d")).status_code == httpx.codes.CREATED
+
+    def ask(name: str, rules: int) -> httpx.Response:
+        chosen = [{"match": {"path": f"/{place}"}, "to": [{"deployment": "d"}]} for place in range(rules)]
+        metadata: dict[str, Any] = {"name": name, "workspace": "default"}
+        with churn.store.read() as tx:
+            found = tx.find("Route", "default", name)
+        if found is not None:
+            metadata["resourceVersion"] = found.metadata.resource_version
+        wish = {"apiVersion": "podium/v1", "kind": "Route", "metadata": metadata, "spec": {"rules": chosen}}
+        return http.post("/api/v1/apply", json=wish)
+
+    for number in range(15):
+        assert ask(f"r{number}", 64).status_code == httpx.codes.CREATED
+    refused = ask("over", 41)
+    assert refused.status_code == httpx.codes.CONFLICT
+    problem = refused.json()
+    assert problem["code"] == "refused"
+    assert "quota of rules: 41 asked for, 960 taken by others" in problem["detail"]
+    assert problem["detail"].endswith("the workspace may have 1000, so this is 1 over")
+    assert problem["issues"][0]["field"] == "spec.rules"
+    assert "spec.quota.rules of Workspace default" in problem["nextStep"]
+    assert http.get("/api/v1/workspaces/default/routes/over").status_code == httpx.codes.NOT_FOUND
+    assert ask("over", 40).status_code == httpx.codes.CREATED
+    # An admin's word counts, and what is over it can shrink.
+    wish = workspace("default")
+    wish["spec"]["quota"] = {"rules": 10}
+    with churn.store.read() as tx:
+        wish["metadata"]["resourceVersion"] = tx.get(
+            "Workspace", "default", "default"
+        ).metadata.resource_version
+    assert http.post("/api/v1/apply", json=wish).status_code == httpx.codes.OK
+    assert http.get("/api/v1/workspaces/default").json()["status"]["used"]["rules"] == 1000
+    assert [ask("over", 39).status_code, ask("over", 40).status_code] == [200, 409]
+    assert http.delete("/api/v1/workspaces/default/routes/r0").status_code == httpx.codes.OK
+    assert http.get("/api/v1/workspaces/default").json()["status"]["used"]["rules"] == 935

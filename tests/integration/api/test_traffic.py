@@ -228,15 +228,17 @@ def test_processor_time_per_replica_where_replicas_follow_it(served: ApiServer) 
 
 def test_quotas_are_those_of_workspaces_that_the_caller_may_enter(served: ApiServer) -> None:
     with served.store.write(TESTER) as tx:
-        for name, quota in (("default", Quota(replicas=7)), ("team", Quota(memory=2**34))):
+        for name, quota in (("default", Quota(replicas=7)), ("team", Quota(memory=2**34, rules=40))):
             found = tx.get("Workspace", "default", name)
             wish = found.spec.model_copy(update={"quota": quota})
             tx.replace(found.uid, spec=wish, expected_version=None)
     shown = served.http().get("/api/v1/traffic").json()["quotas"]
     assert shown == [
-        {"workspace": "default", "replicas": 5, "replicaLimit": 7, "memory": "10Gi", "memoryLimit": None},
-        {"workspace": "team", "replicas": 0, "replicaLimit": None, "memory": "0", "memoryLimit": "16Gi"},
-    ]
+        {"workspace": "default", "replicas": 5, "replicaLimit": 7, "memory": "10Gi", "memoryLimit": None,
+         "rules": 0, "ruleLimit": 1000},
+        {"workspace": "team", "replicas": 0, "replicaLimit": None, "memory": "0", "memoryLimit": "16Gi",
+         "rules": 0, "ruleLimit": 40},
+    ]  # fmt: skip
     team = served.http(served.token("view", "team"))
     assert [one["workspace"] for one in team.get("/api/v1/traffic").json()["quotas"]] == ["team"]
     assert team.get("/api/v1/traffic").json()["routes"] == []

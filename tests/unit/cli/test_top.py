@@ -189,6 +189,9 @@ def test_quotas_say_how_much_is_used() -> None:
     text = lines(view(traffic(item("churn"), quotas=[quota, more]), []))
     assert text[2] == "quota of team: 12 of 20 replicas"
     assert "quota of blue: 24.0 GiB of 16.0 GiB memory (over)" in text[3]
+    rules = {**more, "memoryLimit": None, "rules": 12, "ruleLimit": 40}
+    text = lines(view(traffic(item("churn"), quotas=[rules, {**rules, "ruleLimit": 11}]), []))
+    assert text[2:4] == ["quota of blue: 12 of 40 rules", "quota of blue: 12 of 11 rules (over)"]
 
 
 def test_routes_are_found_by_their_own_name_and_by_that_of_their_deployments() -> None:

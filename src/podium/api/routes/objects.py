@@ -35,12 +35,14 @@ def router() -> APIRouter:
 
 
 def _with_use(tx: Read, workspace: AnyResource) -> AnyResource:
-    """With what its Deployments take of its quota, if it has one. Reckoned here and kept nowhere: it would have to be
+    """With what is taken of its quota, if it has one of its own. Reckoned here and kept nowhere: it would have to be
     written again with every change of any of them."""
     if workspace.spec.quota == Quota():
         return workspace
-    deployments = tx.list("Deployment", workspace=workspace.metadata.name).items
-    return workspace.model_copy(update={"status": WorkspaceStatus(used=quota_use(deployments))})
+    deployments, routes = (
+        tx.list(kind, workspace=workspace.metadata.name).items for kind in ("Deployment", "Route")
+    )
+    return workspace.model_copy(update={"status": WorkspaceStatus(used=quota_use(deployments, routes))})
 
 
 def _add_kind(routes: APIRouter, kind: Kind) -> None:

@@ -110,7 +110,7 @@ def _traffic(services: Services, workspace: str | None, seconds: float) -> Traff
         for key, route in sorted(_by_key(routes).items())
     ]
     quotas = [
-        quota_load(one, [item for item in deployments if item.metadata.workspace == one.metadata.name])
+        quota_load(one, _within(one, deployments), _within(one, routes))
         for one in tenants
         if one.spec.quota != Quota()
     ]
@@ -141,6 +141,10 @@ def _grouped(rows: Iterable[_Row]) -> dict[_Key, list[_Row]]:
     for row in rows:
         found[row.workspace, row.deployment].append(row)
     return found
+
+
+def _within(workspace: AnyResource, items: Iterable[AnyResource]) -> list[AnyResource]:
+    return [item for item in items if item.metadata.workspace == workspace.metadata.name]
 
 
 def _tenants(tx: Read, workspace: str | None) -> Sequence[AnyResource]:
