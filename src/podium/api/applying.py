@@ -4,7 +4,7 @@ Called by `routes/apply` inside one write transaction; calls `plans` for the sen
 concurrency only: one that names no resourceVersion, or an old one, is refused with the present one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from podium.resources.issues import issues_of
 from podium.resources.kinds import KINDS, AnyResource, parse_applied
 from podium.resources.model import Quota
 from podium.resources.requests import ApplyResult, FieldChange
+from podium.resources.route import RouteSpec, Rule
 from podium.resources.shape import DEFAULT_WORKSPACE
 from podium.store import Read, Write
 from podium.store.audit import differences
@@ -56,8 +57,13 @@ def authorise(caller: Caller, wish: AnyResource) -> None:
         caller.enter(wish.metadata.workspace)
 
 
-def apply(tx: Write, wish: AnyResource, *, runtime_wheel: str, dry_run: bool) -> ApplyResult:
-    """Creates or updates. Raises InvalidInput for what it refers to, Conflict, Refused."""
+def apply(
+    tx: Write, wish: AnyResource, *, runtime_wheel: str, dry_run: bool, beside: Collection[str] = ()
+) -> ApplyResult:
+    """Creates or updates. Raises InvalidInput for what it refers to, Conflict, Refused.
+
+    beside: Deployments that would be there by then; only a dry run is asked before they are.
+    """
     meta = wish.metadata
     _check_workspace(tx, wish)
     current = tx.find(wish.kind, meta.workspace, meta.name)
@@ -74,6 +80,9 @@ def apply(tx: Write, wish: AnyResource, *, runtime_wheel: str, dry_run: bool) ->
     if isinstance(wish.spec, DeploymentSpec):
         _check_model(tx, meta.workspace, wish.spec)
         _check_quota(tx, wish, current)
+    if isinstance(wish.spec, RouteSpec):
+        known = beside if current is None else {*beside, *current.spec.deployments}
+        _check_deployments(tx, meta.workspace, wish.spec, known)
     action: Literal["created", "updated"]
     if current is None:
         after, action = tx.create(wish), "created"
@@ -155,6 +164,40 @@ def _check_model(tx: Read, workspace: str, spec: DeploymentSpec) -> None:
             Issue("spec.model.version", f"{name} has no version {spec.model.version}; {_known(numbers)}"),
             next_step=f"podium model show {name}",
         )
+
+
+def _check_deployments(tx: Read, workspace: str, spec: RouteSpec, known: Collection[str]) -> None:
+    """Every Deployment that a Route names must be there: the share of a misspelt one would fall to others without a
+    word. `known`: those that are not asked after: what the Route named before is its status's to tell."""
+    issues = []
+    for field, name in (named for number, rule in enumerate(spec.rules) for named in _named(number, rule)):
+        if name in known:
+            continue
+        found = tx.find("Deployment", workspace, name)
+        if found is None:
+            issues.append(Issue(field, f"there is no deployment {name} in workspace {workspace}"))
+        elif found.metadata.deletion_requested_at is not None:
+            issues.append(Issue(field, f"deployment {name} is being deleted"))
+    if not issues:
+        return
+    there = tx.list("Deployment", workspace=workspace, limit=_SHOWN + 1).items
+    listed = _known([item.metadata.name for item in there])
+    raise InvalidInput(
+        [Issue(issue.field, f"{issue.message}; {listed}") for issue in issues],
+        next_step="correct the name, or apply the Deployment before the Route (or with it: `podium apply` sorts them)",
+    )
+
+
+def _named(number: int, rule: Rule) -> Iterator[tuple[str, str]]:
+    """Every place where a rule names a Deployment: the field and the name."""
+    at = f"spec.rules[{number}]"
+    yield from ((f"{at}.to[{place}].deployment", one.deployment) for place, one in enumerate(rule.to))
+    yield from ((f"{at}.shadow[{place}].deployment", one.deployment) for place, one in enumerate(rule.shadow))
+    if rule.cascade is not None:
+        yield f"{at}.cascade.deployment", rule.cascade.deployment
+    if rule.fallback is not None:
+        for place, name in enumerate(rule.fallback.deployments):
+            yield f"{at}.fallback.deployments[{place}]", name
 
 
 def _check_quota(tx: Read, wish: AnyResource, current: AnyResource | None) -> None:

@@ -16,4 +16,6 @@ class Exit(IntEnum):
     HELD = 11
     """Nothing moves until a person, or more traffic, decides."""
     TIMED_OUT = 12
+    DEGRADED = 13
+    """A Route is in force, but not all that it names is served."""
     INTERRUPTED = 130

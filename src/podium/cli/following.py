@@ -13,7 +13,7 @@ from podium.cli.session import Session
 from podium.resources.errors import InvalidInput, Issue
 
 if TYPE_CHECKING:
-    from podium.client import Client, RolloutOutcome
+    from podium.client import Client, RolloutOutcome, RouteOutcome
     from podium.resources.kinds import Deployment, Rollout
 
 CODES = {
@@ -22,7 +22,11 @@ CODES = {
     "held": Exit.HELD,
     "timedOut": Exit.TIMED_OUT,
     "failed": Exit.ERROR,
+    "loaded": Exit.OK,
+    "degraded": Exit.DEGRADED,
+    "refused": Exit.ERROR,
 }
+"""Of a Deployment's change, and of a Route's."""
 _WORDS = {
     "promoted": "promoted",
     "rolledBack": "rolled back",
@@ -30,7 +34,7 @@ _WORDS = {
     "timedOut": "timed out",
     "failed": "failed",
 }
-_WORST = (Exit.ERROR, Exit.ROLLED_BACK, Exit.HELD, Exit.TIMED_OUT)
+_WORST = (Exit.ERROR, Exit.ROLLED_BACK, Exit.HELD, Exit.TIMED_OUT, Exit.DEGRADED)
 
 
 def seconds_of(text: str, option: str = "--timeout") -> float:
@@ -73,8 +77,12 @@ def progress_words(deployment: "Deployment", rollout: "Rollout | None") -> str:
     return f"{deployment.status.phase}{f': {message}' if message else ''}"
 
 
-def outcome_document(outcome: "RolloutOutcome") -> dict[str, Any]:
-    """For -o json: outcome, message, deployment, and the rollout or null."""
+def outcome_document(outcome: "RolloutOutcome | RouteOutcome") -> dict[str, Any]:
+    """For -o json: outcome, message, and the route; or deployment, and the rollout or null."""
+    from podium.client import RouteOutcome
+
+    if isinstance(outcome, RouteOutcome):
+        return {"outcome": outcome.outcome, "message": outcome.message, "route": outcome.route.document()}
     return {
         "outcome": outcome.outcome,
         "message": outcome.message,
@@ -96,8 +104,20 @@ def outcome_line(outcome: "RolloutOutcome") -> str:
     return f"{name} {_WORDS[outcome.outcome]}: {outcome.message}{step}"
 
 
+def route_line(outcome: "RouteOutcome") -> str:
+    """The same of a Route."""
+    name, message = outcome.route.metadata.name, f": {outcome.message}" if outcome.message else ""
+    words = {
+        "loaded": f"Route {name} is in force at every gateway{message}",
+        "degraded": f"Route {name} is in force, but lacks something{message}. Next: podium describe route {name}",
+        "refused": f"Route {name} was refused{message}",
+        "timedOut": f"Route {name} timed out{message}",
+    }
+    return words[outcome.outcome]
+
+
 def worst(codes: Iterable[Exit]) -> Exit:
-    """The code of several: an error before a rollback before a hold before a timeout."""
+    """The code of several: an error before a rollback, a hold, a timeout, and a Route that lacks something."""
     found = set(codes)
     return next((code for code in _WORST if code in found), Exit.OK)
 

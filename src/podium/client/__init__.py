@@ -26,6 +26,6 @@ from podium.client.asynchronous import AsyncClient
 from podium.client.connection import Connection
 from podium.client.publishing import Progress
 from podium.client.synchronous import Client
-from podium.client.waiting import RolloutOutcome
+from podium.client.waiting import RolloutOutcome, RouteOutcome
 
-__all__ = ["AsyncClient", "Client", "Connection", "Progress", "RolloutOutcome"]
+__all__ = ["AsyncClient", "Client", "Connection", "Progress", "RolloutOutcome", "RouteOutcome"]

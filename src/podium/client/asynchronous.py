@@ -86,11 +86,18 @@ class AsyncClient:
     # Objects
 
     async def apply(
-        self, document: Mapping[str, Any], *, workspace: str | None = None, dry_run: bool = False
+        self,
+        document: Mapping[str, Any],
+        *,
+        workspace: str | None = None,
+        dry_run: bool = False,
+        beside: Sequence[str] = (),
     ) -> ApplyResult:
         """Creates or updates one object. Without metadata.resourceVersion the present one is read and replaced; with
-        it, Conflict is raised if the object has changed since."""
-        return await self._run(operations.apply(document, self._within(workspace), dry_run))
+        it, Conflict is raised if the object has changed since.
+
+        beside: of a Route's dry run, names of Deployments that would be applied before it."""
+        return await self._run(operations.apply(document, self._within(workspace), dry_run, beside))
 
     async def get(self, kind: str, name: str, *, workspace: str | None = None) -> AnyResource:
         """One object. Raises NotFound."""

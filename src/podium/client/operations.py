@@ -1,6 +1,6 @@
 """Objects, rollouts, aliases, tokens, records: what the API does, one generator each. Run by both clients."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -48,13 +48,19 @@ def parsed(document: Mapping[str, Any]) -> AnyResource:
     return kind_of(str(document["kind"])).parse(document)
 
 
-def apply(document: Mapping[str, Any], workspace: str, dry_run: bool) -> Operation[ApplyResult]:
+def apply(
+    document: Mapping[str, Any], workspace: str, dry_run: bool, beside: Sequence[str] = ()
+) -> Operation[ApplyResult]:
     """Creates or updates. A document that names its resourceVersion is sent once, as it is. One that does not is sent
     again with the present version for as long as somebody else is faster: then it is written over what they wrote."""
     meta = document.get("metadata")
     if not isinstance(meta, Mapping):
         raise InvalidInput(Issue("metadata", "expected an object with at least a name"))
-    query: Query = {"workspace": None if meta.get("workspace") else workspace, "dryRun": dry_run or None}
+    query: Query = {
+        "workspace": None if meta.get("workspace") else workspace,
+        "dryRun": dry_run or None,
+        "beside": ",".join(beside) or None,
+    }
     if document.get("kind") == "Workspace":
         query = {"dryRun": dry_run or None}
     wish = dict(document)

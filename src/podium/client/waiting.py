@@ -11,6 +11,8 @@ from podium.resources.errors import NotFound, Unavailable
 from podium.resources.kinds import Deployment, Rollout, Route
 
 _LOOK = 0.25
+_SETTLES = 3.0
+"""A Route's status follows its Deployments by this many seconds at most: what it lacks for longer, it lacks."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,11 @@ class RolloutOutcome:
 
 @dataclass(frozen=True)
 class RouteOutcome:
-    """loaded: in force at every gateway. refused: Envoy does not take it, and what was before goes on. timedOut:
-    neither in time."""
+    """loaded: in force at every gateway, and all that it names is served. degraded: in force, but it lacks what the
+    message says, and nothing is under way that would bring it (or not in time). refused: Envoy does not take it, and
+    what was before goes on. timedOut: not in force in time."""
 
-    outcome: Literal["loaded", "refused", "timedOut"]
+    outcome: Literal["loaded", "degraded", "refused", "timedOut"]
     route: Route
     message: str
 
@@ -40,19 +43,40 @@ class RouteOutcome:
 def wait_route(
     name: str, workspace: str, *, generation: int | None, timeout: float
 ) -> Operation[RouteOutcome]:
-    """Looks until every gateway has the Route loaded, or `timeout` seconds have passed."""
+    """Looks until every gateway has the Route loaded, or `timeout` seconds have passed. While a Deployment of it is
+    being started, that is waited for."""
     deadline = time.monotonic() + timeout
+    lacks_since: float | None = None
     while True:
         route: Route = yield from operations.get("Route", name, workspace)
         status = route.status
         if status.observed_generation >= (generation or route.metadata.generation or 0):
-            if status.loaded:
+            if status.loaded and status.phase != "Degraded":
                 return RouteOutcome("loaded", route, status.message)
+            if not status.loaded or (yield from _starting(route, workspace)):
+                lacks_since = None
+            else:
+                lacks_since = lacks_since or time.monotonic()
+                if time.monotonic() - lacks_since >= _SETTLES:
+                    return RouteOutcome("degraded", route, status.message)
             if status.phase == "Rejected":
                 return RouteOutcome("refused", route, status.message)
         if time.monotonic() >= deadline:
-            return RouteOutcome("timedOut", route, status.message or status.phase)
+            late: Literal["degraded", "timedOut"] = "degraded" if status.phase == "Degraded" else "timedOut"
+            return RouteOutcome(late, route, status.message or status.phase)
         yield Pause(min(_LOOK, max(0.0, deadline - time.monotonic())))
+
+
+def _starting(route: Route, workspace: str) -> Operation[bool]:
+    """Whether a Deployment that it names is on its way to be served."""
+    for name in route.spec.deployments:
+        try:
+            found: Deployment = yield from operations.get("Deployment", name, workspace)
+        except NotFound:
+            continue
+        if found.status.phase == "Pending":
+            return True
+    return False
 
 
 def wait(

@@ -29,14 +29,15 @@ GOLD = {"name": "gold", "match": {"headers": {"x-tier": "gold"}}, "to": "big"}
 
 @pytest.fixture
 def client(churn: ApiServer) -> Iterator[Client]:
-    """The Deployment d is there, which nothing serves yet; big is asked for and not there."""
+    """The Deployment d is there, which nothing serves yet."""
     with Client(churn.url, churn.admin_token) as made:
         made.apply(deployment("d"))
         yield made
 
 
-def test_who_would_answer_and_why(client: Client) -> None:
-    client.apply(route("front", GOLD, {"to": "d"}))
+def test_who_would_answer_and_why(client: Client, churn: ApiServer) -> None:
+    # Stored before an apply asked whether big is there.
+    churn.create(route("front", GOLD, {"to": "d"}))
     told = client.test_route("front", RouteTestRequest(headers={"X-Tier": "gold"}))
     assert (told.rule, told.answering) == ("gold", [])
     assert told.absent == ["big: there is no such deployment"]
@@ -66,6 +67,7 @@ def test_a_cascade_that_hands_nothing_on_is_told_at_once(client: Client, churn: 
     # Not served yet: what it asks for counts.
     number = json.loads(pushed.text.splitlines()[-1])["version"]["spec"]["version"]
     client.apply(deployment("small", model={"name": "churn", "version": number}))
+    client.apply(deployment("big"))
     cascade = {"deployment": "big", "output": "predict_prob"}
     applied = client.apply(route("cascade", {"to": "small", "cascade": cascade}))
     words = (

@@ -11,9 +11,19 @@ from podium.api.parameters import WorkspaceFilter
 from podium.api.problems import described
 from podium.api.services import Services, services_of
 from podium.api.wire import JSON, read_json
+from podium.resources.errors import InvalidInput, Issue
 from podium.resources.requests import ApplyResult
 
 App = Annotated[Services, Depends(services_of)]
+Beside = Annotated[
+    str | None,
+    Query(
+        max_length=32_768,
+        pattern="^[a-z][-a-z0-9]*(,[a-z][-a-z0-9]*)*$",
+        description="With dryRun, of a Route: Deployments that would be applied before it, with commas.",
+        examples=["churn,churn-next"],
+    ),
+]
 DryRun = Annotated[bool, Query(alias="dryRun", description="Do everything but commit.")]
 
 
@@ -51,12 +61,16 @@ def router() -> APIRouter:
         services: App,
         workspace: WorkspaceFilter = None,
         dry_run: DryRun = False,
+        beside: Beside = None,
     ) -> JSON:
+        if beside is not None and not dry_run:
+            raise InvalidInput(Issue("beside", "only with dryRun: else apply the Deployments first"))
         wish = read_applied(given, workspace)
         authorise(caller, wish)
+        others = frozenset() if beside is None else frozenset(beside.split(","))
         try:
             with services.store.write(caller.actor) as tx:
-                result = apply(tx, wish, runtime_wheel=services.runtime_wheel, dry_run=dry_run)
+                result = apply(tx, wish, runtime_wheel=services.runtime_wheel, dry_run=dry_run, beside=others)
                 if dry_run:
                     raise _DryRun(result)
         except _DryRun as outcome:

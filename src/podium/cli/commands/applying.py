@@ -8,7 +8,16 @@ import typer
 from podium.cli.commands.objects import FilesOption
 from podium.cli.display import clean, coloured
 from podium.cli.exits import Exit
-from podium.cli.following import CODES, Deadline, follow, outcome_document, outcome_line, seconds_of, worst
+from podium.cli.following import (
+    CODES,
+    Deadline,
+    follow,
+    outcome_document,
+    outcome_line,
+    route_line,
+    seconds_of,
+    worst,
+)
 from podium.cli.output import emit
 from podium.cli.reporting import note, report
 from podium.cli.session import Session, command
@@ -16,7 +25,7 @@ from podium.resources.errors import PodiumError
 
 if TYPE_CHECKING:
     from podium.cli.manifests import Document
-    from podium.client import Client, RolloutOutcome
+    from podium.client import Client, RolloutOutcome, RouteOutcome
     from podium.resources.requests import ApplyResult
 
 TimeoutOption = Annotated[
@@ -47,7 +56,7 @@ def apply(
 ) -> None:
     """Create or update what the files describe. One invalid document, and nothing is sent at all.
 
-    With --wait the exit code is 0 promoted, 10 rolled back, 11 held, 12 timed out.
+    Exit codes with --wait: 0 promoted or in force, 10 rolled back, 11 held, 12 timed out, 13 a Route lacks something.
     """
     if dry_run and wait:
         raise typer.BadParameter("--dry-run changes nothing, so there is nothing to --wait for")
@@ -90,7 +99,10 @@ def _apply_all(
     for document in documents:
         try:
             result = client.apply(
-                document.data, workspace=document.resource.metadata.workspace, dry_run=dry_run
+                document.data,
+                workspace=document.resource.metadata.workspace,
+                dry_run=dry_run,
+                beside=_beside(document, applied) if dry_run else (),
             )
         except PodiumError as error:
             note(f"{document.source}: {document.label} was refused:")
@@ -105,14 +117,33 @@ def _apply_all(
     return applied
 
 
+def _beside(document: "Document", applied: "Sequence[tuple[Document, ApplyResult]]") -> list[str]:
+    """Deployments that would be there when a Route is applied, though nothing of a dry run stays."""
+    if document.resource.kind != "Route":
+        return []
+    place = document.resource.metadata.workspace
+    before = {
+        (one.resource.kind, one.resource.metadata.workspace, one.resource.metadata.name) for one, _ in applied
+    }
+    named = document.resource.spec.deployments
+    return [name for name in named if ("Deployment", place, name) in before]
+
+
 def _wait_all(
     session: Session, client: "Client", applied: "Sequence[tuple[Document, ApplyResult]]", deadline: Deadline
-) -> "dict[str, RolloutOutcome]":
-    outcomes = {}
+) -> "dict[str, RolloutOutcome | RouteOutcome]":
+    outcomes: dict[str, RolloutOutcome | RouteOutcome] = {}
     for document, result in applied:
         meta = result.object["metadata"]
         if document.resource.kind == "Route":
-            _wait_for_route(client, meta, deadline)
+            loaded = client.wait_route(
+                meta["name"],
+                workspace=meta["workspace"],
+                generation=meta["generation"],
+                timeout=deadline.left,
+            )
+            outcomes[document.label] = loaded
+            note(route_line(loaded))
         if document.resource.kind != "Deployment":
             continue
         outcome = follow(
@@ -127,20 +158,6 @@ def _wait_all(
         if session.is_table:
             print(clean(outcome_line(outcome)))
     return outcomes
-
-
-def _wait_for_route(client: "Client", meta: dict[str, Any], deadline: Deadline) -> None:
-    outcome = client.wait_route(
-        meta["name"], workspace=meta["workspace"], generation=meta["generation"], timeout=deadline.left
-    )
-    if outcome.outcome == "loaded":
-        note(
-            f"Route {meta['name']} is in force at every gateway"
-            + (f": {outcome.message}" if outcome.message else "")
-        )
-        return
-    note(f"Route {meta['name']}: {outcome.message}")
-    raise typer.Exit(Exit.TIMED_OUT if outcome.outcome == "timedOut" else Exit.ERROR)
 
 
 def _result_document(result: "ApplyResult") -> dict[str, Any]:
