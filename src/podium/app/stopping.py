@@ -8,15 +8,17 @@ from podium.app import supervisor
 from podium.app.gateway import gateway_settings
 from podium.app.settings import Settings
 from podium.gateway import main as gateway_main
-from podium.processes.identity import send_signal
+from podium.processes.identity import send_signal, wait_exit
 from podium.targets.process import ProcessTarget
 
 _GRACE_SECONDS = 30.0
+_HURRY_SECONDS = 0.5
 
 
 def stop_gateway(settings: Settings) -> bool:
-    """Drain and stop Envoy, through its agent if that runs. True if either was running."""
-    agent = supervisor.stop(settings, "gateway", timeout=30, number=signal.SIGINT)
+    """Drain and stop Envoy, through its agent if that runs, which keeps its notice. True if either was running."""
+    timeout = _GRACE_SECONDS + settings.gateway_notice
+    agent = supervisor.stop(settings, "gateway", timeout=timeout, number=signal.SIGINT)
     if not (settings.home / "gateway").exists():
         return agent
     return gateway_main.stop(gateway_settings(settings, token=None)) or agent
@@ -29,12 +31,16 @@ def stop_further_gateways(settings: Settings) -> list[str]:
     all_of_them = [
         replace(settings, home=folder.parent, gateway_name=folder.parent.name) for folder in folders
     ]
-    for _ in range(2):
-        # The second one is for the impatient: nobody is to be told to go elsewhere. All of them drain at once.
-        for one in all_of_them:
-            if (agent := supervisor.running(one, "gateway")) is not None:
-                send_signal(agent, signal.SIGINT)
-    return [one.gateway_name for one in all_of_them if stop_gateway(one)]
+    known = {one.gateway_name: supervisor.running(one, "gateway") for one in all_of_them}
+    agents = [agent for agent in known.values() if agent is not None]
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while agents and time.monotonic() < deadline:
+        # The second one cuts the notice short: nobody is to be told to go elsewhere. Two that come close together are
+        # one to the agent, so there are pauses. All of them drain at once.
+        for agent in agents:
+            send_signal(agent, signal.SIGINT)
+        agents = [agent for agent in agents if not wait_exit(agent, _HURRY_SECONDS / len(agents))]
+    return [one.gateway_name for one in all_of_them if stop_gateway(one) or known[one.gateway_name]]
 
 
 def stop_replicas(settings: Settings) -> int:

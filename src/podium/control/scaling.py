@@ -143,7 +143,7 @@ def _unknown(replicas: Sequence[str]) -> str:
 
 def _silent(known: Sequence[str], fresh: Container[str]) -> str:
     if not known:
-        return "no gateway has reported for ten minutes"
+        return "no gateway reports"
     silent = [name for name in known if name not in fresh]
     if not silent:
         return ""

@@ -39,7 +39,9 @@ LOG_LEVELS = ("--log-level", "warning", "--component-log-level", "misc:error")
 pinned, and a refusal has to be found among the words."""
 _START_SECONDS = 30.0
 _POLL_SECONDS = 0.01
-_QUIET_SECONDS = 0.5
+_QUIET_SECONDS, _LOOK_SECONDS = 0.5, 0.1
+_CONNECT_SECONDS = 2.0
+_ANNOUNCE_SECONDS = 1.0
 _LOG_BYTES = 16 * 2**20
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - Envoy's own place
 _MODE = "600"
@@ -177,8 +179,9 @@ class EnvoyProcess:
         """Whether a new connection is taken. Envoy's admin interface goes on to list a listener that it has stopped."""
         for address, port in await self._admin.listening():
             try:
-                _, writer = await asyncio.open_connection(address, port)
-            except ConnectionRefusedError:
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    _, writer = await asyncio.open_connection(address, port)
+            except (OSError, TimeoutError):
                 return False
             writer.close()
         return True
@@ -186,12 +189,13 @@ class EnvoyProcess:
     async def announce(self, seconds: float, hurry: asyncio.Event) -> None:
         """Say that this gateway is about to stop and serve on for so long, or until `hurry` is set, so that those who
         spread the clients send them elsewhere."""
-        if seconds <= 0 or not self.alive():
-            return
-        with contextlib.suppress(Unavailable):
-            await self._admin.fail_health()
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and not hurry.is_set():
+            # Said again and again: an Envoy that was started again meanwhile does not know of it.
+            with contextlib.suppress(Unavailable):
+                await self._admin.fail_health()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(hurry.wait(), seconds)
+                await asyncio.wait_for(hurry.wait(), min(left, _ANNOUNCE_SECONDS))
 
     async def stop(self, drain: float) -> None:
         """Take no new connections, let requests under way end for up to `drain` seconds, then end Envoy."""
@@ -245,7 +249,7 @@ class EnvoyProcess:
                 return
             if not before.active and now - since > _QUIET_SECONDS:
                 return
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(_LOOK_SECONDS)
             found = await self._admin.clients()
             if found.active or found.requests != before.requests:
                 since = time.monotonic()

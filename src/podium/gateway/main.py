@@ -38,6 +38,8 @@ def run(settings: GatewaySettings, *, alone: bool = False) -> None:
     settings.layout.prepare()
     with _alone(settings):
         asyncio.run(_run(settings, alone))
+        # Who asks twice may be late: everything has ended.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def stop(settings: GatewaySettings) -> bool:

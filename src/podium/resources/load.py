@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from podium.resources.quantities import Size
-from podium.resources.shape import Name, Spec, Status
+from podium.resources.shape import Name, Status, Told
 
 _COUNT = Field(ge=0, le=2**62)
 
 
-class ClusterLoad(Spec):
+class ClusterLoad(Told):
     """One revision in one role: cumulative counters since Envoy's start."""
 
     workspace: Name
@@ -50,7 +50,7 @@ class ClusterLoad(Spec):
         return buckets
 
 
-class RouteCount(Spec):
+class RouteCount(Told):
     """What came to one Route: cumulative counters since Envoy's start."""
 
     workspace: Name
@@ -67,7 +67,7 @@ class RouteCount(Spec):
     """Of those, the ones that the Route's own limits turned away."""
 
 
-class LoadReport(Spec):
+class LoadReport(Told):
     """What one Envoy has counted, for the clusters of which it changed since the last report."""
 
     epoch: Annotated[str, Field(min_length=1, max_length=128)]

@@ -21,7 +21,7 @@ from podium.resources.manifest import (
     canonical_json,
 )
 from podium.resources.quantities import Duration
-from podium.resources.shape import DEFAULT_WORKSPACE, Name, Spec, Status
+from podium.resources.shape import DEFAULT_WORKSPACE, Name, Spec, Status, Told
 
 LINEAGE_BYTES = 256 * 1024
 """How long a lineage document may be, as canonical JSON."""
@@ -264,7 +264,7 @@ class ReplicaLog(Status):
     lines: list[str]
 
 
-class RejectedRoute(Spec):
+class RejectedRoute(Told):
     """A Deployment or a Route that Envoy did not take, with Envoy's own words."""
 
     workspace: Name
@@ -274,7 +274,7 @@ class RejectedRoute(Spec):
     version: Annotated[int, Field(ge=0, le=2**62)]
 
 
-class GatewaySample(Spec):
+class GatewaySample(Told):
     """Cumulative counters of both arms of one rollout, as of one scrape of one start (`epoch`) of Envoy."""
 
     rollout_uid: Annotated[str, Field(min_length=1, max_length=64)]
@@ -291,7 +291,7 @@ class GatewaySample(Spec):
     candidate: dict[str, Any]
 
 
-class ReportingInstance(Spec):
+class ReportingInstance(Told):
     """Which agent reports under a gateway's name: two of one name would overwrite each other's reports."""
 
     home: Annotated[str, Field(min_length=1, max_length=64)]
@@ -302,7 +302,7 @@ class ReportingInstance(Spec):
     pid: Annotated[int, Field(ge=0, le=2**31)]
 
 
-class GatewayReport(Spec):
+class GatewayReport(Told):
     """What one gateway has loaded, refused and counted."""
 
     observed_version: Annotated[int, Field(ge=0, le=2**62)]

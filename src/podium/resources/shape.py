@@ -47,6 +47,13 @@ class Spec(BaseModel):
     )
 
 
+class Told(Spec):
+    """Base of what one part of Podium tells another, which may be older: camelCase on the wire, unknown fields ignored,
+    immutable."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 class Status(BaseModel):
     """Base of everything that Podium writes: camelCase on the wire, unknown fields ignored, immutable."""
 

@@ -217,6 +217,12 @@ class Store:
         with self.write(actor) as tx:
             tx.forget_gateway(name)
 
+    def gateway_left(self, name: str, actor: Actor) -> None:
+        """A gateway that has ended as it was told to, audited: nothing waits for it. What it counted stays for its
+        time, because those requests are somebody's load still."""
+        with self.write(actor) as tx:
+            tx.gateway_left(name)
+
     def record_load(
         self, gateway: str, at: float, rows: Sequence[LoadRow], routes: Sequence[RouteLoadRow] = ()
     ) -> None:

@@ -217,6 +217,11 @@ class Write(Read):
         load.forget(self._connection, name)
         self.audit("forget", Subject(GATEWAY, name=name), f"forgot gateway {name}")
 
+    def gateway_left(self, name: str) -> None:
+        """See `Store.gateway_left`."""
+        if gateways.forget(self._connection, name):
+            self.audit("leave", Subject(GATEWAY, name=name), f"gateway {name} has ended")
+
     def set_alias(self, workspace: str, model: str, alias: str, version: str | None) -> AnyResource:
         """Points an alias of a model at a version (its number), or takes it away (None). The Model is returned; nothing
         is written if it points there already. Whoever deploys by this alias is the caller's to wake.

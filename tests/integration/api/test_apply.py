@@ -303,6 +303,21 @@ def test_a_gateway_that_leaves_is_known_no_longer(served: ApiServer) -> None:
     assert "leaving" not in known()
 
 
+def test_a_report_of_a_newer_agent_is_taken(served: ApiServer) -> None:
+    http = served.http((served.home / "gateway.token").read_text().strip())
+    # What only the server says of a gateway cannot be said by one.
+    envoy = {"instance": "x", "formerStarts": 7, "version": "1.99.0"}
+    one = {"home": "h1", "start": "s1", "host": "here", "pid": 7, "kernel": "9"}
+    report = {"observedVersion": 1, "envoy": envoy, "instance": one, "weather": "fine"}
+    for _ in range(2):
+        assert http.put("/api/v1/gateways/newer", json=report).status_code == 200
+    (row,) = [
+        item for item in served.http().get("/api/v1/gateways").json()["items"] if item["name"] == "newer"
+    ]
+    assert row["envoy"] == {"version": "1.99.0"}
+    assert row["instance"] == {"home": "h1", "start": "s1", "host": "here", "pid": 7}
+
+
 def test_a_workspace_s_quota_says_which_and_by_how_much(churn: ApiServer) -> None:
     http = churn.http()
 

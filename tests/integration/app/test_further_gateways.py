@@ -133,7 +133,8 @@ def test_they_know_the_server_by_its_certificate_or_by_who_signed_it(site: Site)
 
 
 def test_down_stops_those_of_this_home_and_names_the_others(site: Site) -> None:
-    here = site.run("here")
+    # Its notice is longer than anybody waits: `down` cuts it short.
+    here = site.run("here", "--notice", "3600")
     killed = site.run("killed")
     there = site.run("there", "--server-ca", str(site.authority.file), elsewhere=True)
     site.seen("here", "killed", "there")

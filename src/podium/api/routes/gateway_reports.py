@@ -18,7 +18,7 @@ from podium.resources.errors import NotFound
 from podium.resources.load import LoadReport
 from podium.resources.requests import GatewayConfig, GatewayReceipt, GatewayReport, RetiringToken
 from podium.resources.rollout import FINAL_PHASES
-from podium.store import GatewayRow, LoadRow, RouteLoadRow, SampleRow
+from podium.store import FORMER, INSTANCE, GatewayRow, LoadRow, RouteLoadRow, SampleRow
 
 App = Annotated[Services, Depends(services_of)]
 _UNFINISHED = f"status.phase notin ({','.join(sorted(FINAL_PHASES))})"
@@ -81,14 +81,16 @@ def _add_report(routes: APIRouter) -> None:
         observed = 0 if ahead else given.observed_version
         said = given.instance
         instance = None if said is None else GatewayInstance(said.home, said.start, said.host, said.pid)
-        services.store.report_gateway(GatewayRow(name, now, observed, rejected, dict(given.envoy)), instance)
+        # Who it is, is not for that part of the report to say.
+        envoy = {key: value for key, value in given.envoy.items() if key not in (INSTANCE, FORMER)}
+        services.store.report_gateway(GatewayRow(name, now, observed, rejected, envoy), instance)
         if given.load is not None:
             at, load = now.timestamp(), given.load
             services.store.record_load(name, at, _load_rows(name, load, at), _route_rows(name, load, at))
         kept, concerned = _keep(services, name, given)
         concerned |= _awakened(services, given.load)
         if given.leaving:
-            services.store.forget_gateway(name, caller.actor)
+            services.store.gateway_left(name, caller.actor)
         concerned |= _waiting(services, None if given.leaving else observed)
         if concerned:
             services.store.wake(*sorted(concerned))
