@@ -1,5 +1,5 @@
 """Carries out what `planning.deployments` decides: revisions cut, rollouts opened, replicas wanted, the old pruned; and
-what the autoscaler decides, in the same pass."""
+what the autoscaler decides, in the same pass. Wakes the Routes whose status it may change."""
 
 import datetime
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from podium.planning import deployments as planning
 from podium.planning.autoscaling import LoadSeen
 from podium.planning.deployments import Outcome, World
 from podium.planning.world import read_world
+from podium.resources.deployment import DeploymentStatus
 from podium.resources.kinds import DRAIN, AnyResource, Deployment, Revision, Rollout
 from podium.resources.revision import RevisionStatus
 from podium.resources.rollout import RolloutStatus
@@ -130,6 +131,9 @@ class DeploymentReconciler:
             tx.event(deployment, type_, reason, message)
         if outcome.finished:
             tx.remove_finalizer(uid, DRAIN)
+        if outcome.finished or _tells_routes(deployment.status) != _tells_routes(outcome.status):
+            for route in tx.naming("Route", deployment.metadata.workspace, deployment.metadata.name):
+                tx.wake(route)
 
     @staticmethod
     def _supersede(tx: Apply, rollout: Rollout, outcome: Outcome) -> None:
@@ -147,6 +151,12 @@ class DeploymentReconciler:
         tx.wake(rollout.uid)
         tx.event(rollout, "Normal", "Superseded", words)
         tx.audit("rollout.superseded", rollout, words)
+
+
+def _tells_routes(status: DeploymentStatus) -> tuple[bool, str, str | None]:
+    """What the status of a Route depends on: that the Deployment is there, whether it is served, and the version that
+    is, whose signature a cascade is held against."""
+    return status.observed_generation > 0, status.phase, status.served_version
 
 
 def _newest(tx: Read, uid: str, deployment: Deployment) -> tuple[tuple[int, int], int | None]:

@@ -16,7 +16,7 @@ _SLOWER = datetime.timedelta(seconds=10)
 _YOUNG = datetime.timedelta(minutes=1)
 """So long after a change its loading is looked for often; then something is wrong that takes longer."""
 _LATER = datetime.timedelta(minutes=2)
-"""Who is served changes without a word to the Route: so often its status looks."""
+"""Its Deployments wake it when they change; a gateway that refuses it or goes away does not: so often it looks."""
 _UNSERVED = ("Pending", "Failed", "Deleting")
 
 

@@ -40,7 +40,7 @@ class Json(TypeDecorator[Any]):
     """JSON text: TEXT on SQLite, JSON on PostgreSQL.
 
     Not JSONB, which reorders keys, rewrites numbers and refuses an escaped NUL: what is read is what was written, and
-    no query looks inside (the table `selectors` is for that).
+    queries do not look inside (the table `selectors` is for that), but for `resources.naming`, which looks at the text.
     """
 
     impl = Text

@@ -60,6 +60,11 @@ class Read:
         nothing: for who only wants to know whether anything is new."""
         return resources.newest_change(self._connection, uid)
 
+    def naming(self, kind: str, workspace: str, name: str) -> Sequence[str]:
+        """The uids of the objects of a kind whose spec holds this name, or the same text in another meaning: for who
+        only wants to wake them."""
+        return resources.naming(self._connection, kind_of(kind), workspace, name)
+
     def list(
         self,
         kind: str,

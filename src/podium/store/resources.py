@@ -6,7 +6,21 @@ Called by `read` and `write`; calls `selectors` and `pages`.
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Row,
+    Select,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from podium.resources.errors import NotFound
 from podium.resources.kinds import KINDS, AnyResource, Kind
@@ -113,6 +127,17 @@ def newest_change(connection: Connection, uid: str) -> tuple[int, int]:
     """The newest resourceVersion of an object and all that it owns, and how many these are."""
     newest, count = connection.execute(_NEWEST, {"uid": uid}).one()
     return newest or 0, count
+
+
+def naming(connection: Connection, kind: Kind, workspace: str, name: str) -> list[str]:
+    """The uids of those whose spec holds this text as a whole value or key. Nothing is parsed: some may mean something
+    else by it."""
+    query = select(table.c.uid).where(
+        table.c.kind == kind.name,
+        table.c.workspace == workspace,
+        cast(table.c.spec, Text).contains(f'"{name}"', autoescape=True),
+    )
+    return list(connection.execute(query).scalars())
 
 
 def missing(kind: Kind, workspace: str, name: str) -> NotFound:
