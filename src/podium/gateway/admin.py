@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from podium.gateway.render import access, limits
+from podium.gateway.render import access, adaptive, limits
 from podium.gateway.render.listener import STAT_PREFIX
 from podium.gateway.render.routes import ROUTE_TABLE
 from podium.gateway.render.tls import SECRET
@@ -29,7 +29,7 @@ _SCOPES = {
     CERTIFICATES: f"sds.{SECRET}",
     **{
         kind: f"extension_config_discovery.http_filter.{name}"
-        for kind, (name, _) in (access.FILTERS | limits.FILTERS).items()
+        for kind, (name, _) in (access.FILTERS | limits.FILTERS | adaptive.FILTERS).items()
     },
 }
 """kind of document -> the prefix of its statistics."""

@@ -1,6 +1,6 @@
 """Gets route entries loaded in Envoy, in an order in which no request meets a route without its cluster:
 
-    add clusters -> limits -> weights -> routes -> (after a grace) remove clusters
+    add clusters -> limits, adaptive limits -> weights -> routes -> (after a grace) remove clusters
 
 Each is seen loaded before the next one. A shift of weights is one of these alone, and so is another limit.
 
@@ -23,7 +23,7 @@ from podium.gateway.admin import Admin
 from podium.gateway.envoy_log import EnvoyLog
 from podium.gateway.files import WatchedFiles
 from podium.gateway.fleet import Key, Wish, route_key
-from podium.gateway.render import access, limits
+from podium.gateway.render import access, adaptive, limits
 from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import Document, document
 from podium.gateway.render.listener import listener
@@ -34,6 +34,7 @@ from podium.gateway.render.tls import certificate
 from podium.gateway.render.weights import over, prefix, read_weights, weights_document, weights_of
 from podium.gateway.settings import (
     ACCESS,
+    ADAPTIVE,
     CERTIFICATES,
     CLUSTERS,
     LIMITS,
@@ -84,6 +85,8 @@ class Piece:
     routes: EntryRoutes
     buckets: Mapping[bytes, int] = field(default_factory=dict)
     """What `render.limits` counts for it. None of one that was read back: what they were is in force together."""
+    controllers: Mapping[str, bytes] = field(default_factory=dict)
+    """What `render.adaptive` holds for it. None of one that was read back, likewise."""
 
     @property
     def chosen_by_caller(self) -> bool:
@@ -103,6 +106,7 @@ class Loader:
         self._good: dict[Key, Piece] = {}
         self._lingering: dict[str, tuple[bytes, float]] = {}
         self._limits = limits.Counted()
+        self._controllers: Mapping[str, bytes] = {}
         self._configured = False
         self._rules: access.AccessRules | None = None
         self._choosing = False
@@ -141,6 +145,7 @@ class Loader:
             self._lingering = {name: (content, until) for name, content in known.items()}
             split = read_weights(weights)
             self._limits = limits.read_counted(self._files.read(LIMITS) or b"")
+            self._controllers = adaptive.read_controllers(self._files.read(ADAPTIVE) or b"")
             for key, routes in entries_of(table).items():
                 own = {name: known[name] for name in clusters_of(routes) if name in known}
                 shares = {name: share for name, share in split.items() if name.startswith(f"{prefix(*key)}.")}
@@ -254,6 +259,8 @@ class Loader:
         try:
             if any(piece and piece.buckets for piece in changed.values()):
                 await self._put_limits(before, wanted.values())
+            if any(piece and piece.controllers for piece in changed.values()):
+                await self._put_adaptive(wanted.values())
             weights = _weights(wanted.values())
             for key in changed:
                 weights |= over(_weights([self._good.get(key)]), _weights([wanted.get(key)]))
@@ -293,6 +300,18 @@ class Loader:
             wanted = wanted.with_all_of(self._limits)
         await self._put(LIMITS, limits.limits_document(wanted))
         self._limits = wanted
+
+    async def _put_adaptive(self, pieces: Iterable[Piece]) -> None:
+        """Before the routes that are limited by them. All begin anew, so only where one is missing or another: what
+        is too much does no harm."""
+        pieces = list(pieces)
+        wanted = {name: one for piece in pieces for name, one in piece.controllers.items()}
+        if wanted.items() <= self._controllers.items():
+            return
+        if any(piece.wish is None for piece in pieces):
+            wanted = {**self._controllers, **wanted}
+        await self._put(ADAPTIVE, adaptive.adaptive_document(wanted))
+        self._controllers = wanted
 
     def _cluster_file(self, pieces: Iterable[Piece]) -> Document:
         """Later pieces win over earlier ones, and all over what lingers. Sorted: equal sets are equal files."""
@@ -355,6 +374,7 @@ def _closed() -> Sequence[tuple[str, Document]]:
         (ACCESS, access.access(shut, ())),
         (TOKENS, access.tokens(shut)),
         (LIMITS, limits.limits_document(limits.Counted())),
+        (ADAPTIVE, adaptive.adaptive_document({})),
     )
 
 
@@ -392,7 +412,9 @@ def rendered(wish: Wish) -> Piece:
     if isinstance(wish.entry, RoutePlan):
         clusters = {arm.cluster: cluster(arm) for arm in wish.entry.own_arms}
         weights, routes = published_weights(wish.entry), published_routes(wish.entry)
-        return Piece(wish, clusters, weights, routes, limits.buckets(wish.entry.limits))
+        limited = wish.entry.limits
+        held = adaptive.controllers(limited, wish.entry.workspace, wish.entry.route)
+        return Piece(wish, clusters, weights, routes, limits.buckets(limited), held)
     split = wish.split if len(wish.split) > 1 and wish.entry.live else ()
     return Piece(
         wish=wish,

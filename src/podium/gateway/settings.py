@@ -13,6 +13,14 @@ from podium.resources.errors import Refused
 
 _SOCKET_PATH_MAX = 107
 _LONGEST_SOCKET_NAME = 24
+_LEAST_SHARE = 2 * 2**30
+LEAST_MEMORY = 256 * 2**20
+"""Bytes below which Envoy would turn requests away while nothing is wrong: a hundred of them are its own."""
+
+
+def share_of_memory() -> int:
+    """A fourth of this machine's memory in bytes, but at least 2 GiB."""
+    return max(_LEAST_SHARE, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,8 @@ class GatewaySettings:
     """Seconds between reports to the server."""
     max_connections: int = 50_000
     """Open client connections; more are refused."""
+    memory: int = field(default_factory=share_of_memory)
+    """Bytes of Envoy's heap: close to them it takes no new requests, and ends those that hold most of it."""
     record: AccessRecord | None = AccessRecord()
     """None: nothing is written about single requests."""
 
@@ -166,7 +176,7 @@ class Layout:
             raise Refused(f"{self.run}: too long a path for sockets", next_step="name a shorter run folder")
 
 
-LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES, LIMITS = (
+LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES, LIMITS, ADAPTIVE = (
     "listeners",
     "clusters",
     "routes",
@@ -176,7 +186,8 @@ LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES, LIM
     "revoked",
     "certificates",
     "limits",
+    "adaptive",
 )
-KINDS = (LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES, LIMITS)
-"""The watched documents. `tokens` (signatures), `access` (workspaces), `revoked` and `limits` are filters of their own;
-`certificates` is there where there is TLS."""
+KINDS = (LISTENERS, CLUSTERS, ROUTES, WEIGHTS, TOKENS, ACCESS, REVOKED, CERTIFICATES, LIMITS, ADAPTIVE)
+"""The watched documents. `tokens` (signatures), `access` (workspaces), `revoked`, `limits` and `adaptive` are filters
+of their own; `certificates` is there where there is TLS."""

@@ -84,6 +84,10 @@ class RateLimit(Spec):
         return self.requests if self.burst is None else self.burst
 
 
+_LEAST = 25
+"""Requests under way while latency without load is measured: fewer turned callers away who had done no harm."""
+
+
 class AdaptiveConcurrency(Spec):
     """A limit on requests under way that finds its own height: it falls as soon as latency rises above what it is with
     next to no load, and 503 (`reached concurrency limit`) is answered beyond it instead of letting a queue grow."""
@@ -96,14 +100,21 @@ class AdaptiveConcurrency(Spec):
     """How often the latency without load is measured: for `idleLatencyRequests` requests the limit is then
     `minConcurrency`."""
     idle_latency_requests: Annotated[int, Field(ge=1, le=10_000)] = 50
-    min_concurrency: Annotated[int, Field(ge=1, le=1000)] = 3
+    min_concurrency: Annotated[int | None, Field(ge=1, le=1000)] = None
+    """25 unless said, or `maxConcurrency` where that is less. What is beyond it while latency is measured is answered
+    503, so best what the replicas can do at once without a queue; what is more is measured as latency."""
     max_concurrency: Annotated[int, Field(ge=1, le=100_000)] = 1000
 
     @model_validator(mode="after")
     def _in_order(self) -> "AdaptiveConcurrency":
-        if self.min_concurrency > self.max_concurrency:
+        if self.least > self.max_concurrency:
             raise ValueError("minConcurrency: expected at most maxConcurrency")
         return self
+
+    @property
+    def least(self) -> int:
+        """`min_concurrency` as it holds."""
+        return min(_LEAST, self.max_concurrency) if self.min_concurrency is None else self.min_concurrency
 
 
 class Limits(Spec):

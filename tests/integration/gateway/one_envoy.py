@@ -17,6 +17,7 @@ from podium.gateway.binary import find_binary
 from podium.gateway.envoy_process import LOG_LEVELS
 from podium.gateway.files import WatchedFiles
 from podium.gateway.render import access
+from podium.gateway.render.adaptive import adaptive_document
 from podium.gateway.render.bootstrap import bootstrap
 from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import document, fragment
@@ -26,6 +27,7 @@ from podium.gateway.render.routes import EntryRoutes, route_table
 from podium.gateway.render.weights import weights_document
 from podium.gateway.settings import (
     ACCESS,
+    ADAPTIVE,
     CLUSTERS,
     LIMITS,
     LISTENERS,
@@ -62,6 +64,7 @@ class OneEnvoy:
         clusters: Iterable[bytes],
         rules: access.AccessRules | None = None,
         held: Iterable[Mapping[bytes, int]] = (),
+        adapting: Mapping[str, bytes] | None = None,
     ) -> None:
         entry = EntryRoutes((), tuple(fragment(dict(route)) for route in routes))
         rules = rules or access.open_access()
@@ -73,6 +76,7 @@ class OneEnvoy:
             (ACCESS, access.access(rules, ())),
             (TOKENS, access.tokens(rules)),
             (LIMITS, limits_document(together(held))),
+            (ADAPTIVE, adaptive_document(adapting or {})),
             (LISTENERS, listener(self.settings)),
         ):
             self._files.write(kind, content)
@@ -111,10 +115,11 @@ class OneEnvoy:
         clusters: Iterable[bytes],
         rules: access.AccessRules | None = None,
         held: Iterable[Mapping[bytes, int]] = (),
+        adapting: Mapping[str, bytes] | None = None,
     ) -> "OneEnvoy":
         """Routes and clusters in force; `rules` about tokens, None where none are asked for; `held`: the buckets
-        that the limits of the routes need."""
-        self.write(routes, clusters, rules, held)
+        that the limits of the routes need; `adapting`: their adaptive limits."""
+        self.write(routes, clusters, rules, held, adapting)
         words = self.validate()
         assert words == "", words
         with self.settings.layout.log.open("ab") as log:

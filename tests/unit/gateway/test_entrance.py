@@ -11,7 +11,7 @@ from podium.gateway.admin import Admin
 from podium.gateway.envoy_log import EnvoyLog
 from podium.gateway.files import WatchedFiles
 from podium.gateway.loader import Loader
-from podium.gateway.render import fallback, health, limits, protection
+from podium.gateway.render import adaptive, fallback, health, limits
 from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import document, fragment
 from podium.gateway.render.entrance import alike, entrances
@@ -60,8 +60,8 @@ def test_the_rules_of_a_route_have_the_same_filters_on() -> None:
     assert set(second) == set(third) == {limits.FILTER, fallback.FILTER}
     assert second[fallback.FILTER] == {"answer": 1}
     assert third == {**limit, **fallback.ON}
-    adaptive = {"match": 4, "typed_per_filter_config": {protection.FILTER: {}}}
-    assert alike([adaptive, {"match": 5}])[1]["typed_per_filter_config"] == protection.ON
+    adapts = {"match": 4, "typed_per_filter_config": {adaptive.FILTER: {}, adaptive.NOTE: {}}}
+    assert alike([adapts, {"match": 5}])[1]["typed_per_filter_config"] == adaptive.ON
     assert alike([{"match": 6}]) == [{"match": 6}], "nothing where nothing is limited"
 
 

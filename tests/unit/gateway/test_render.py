@@ -15,6 +15,7 @@ from podium.gateway.binary import find_binary
 from podium.gateway.fleet import Wish
 from podium.gateway.loader import Piece, rendered
 from podium.gateway.render.access import AccessRules, access, chosen_by_caller, revoked, tokens
+from podium.gateway.render.adaptive import adaptive_document
 from podium.gateway.render.bootstrap import bootstrap
 from podium.gateway.render.clusters import cluster
 from podium.gateway.render.document import document, fragment
@@ -138,8 +139,8 @@ def test_calls_take_the_routes_that_requests_take(tmp_path: Path) -> None:
         "podium.v1",
         "podium.streams", "podium.tokens", "podium.place", "podium.revoked",
         "envoy.filters.http.custom_response", "envoy.filters.http.buffer", "podium.access", "podium.limits",
-        "podium.variant", "podium.variant.again", "podium.adaptive", "envoy.filters.http.grpc_http1_reverse_bridge",
-        "podium.grpc.bridging",
+        "podium.variant", "podium.variant.again", "podium.adaptive.note", "podium.adaptive",
+        "envoy.filters.http.grpc_http1_reverse_bridge", "podium.grpc.bridging",
         "envoy.filters.http.router",
     ]  # fmt: skip
 
@@ -349,6 +350,7 @@ def test_envoy_takes_whatever_specs_allow(tmp_path: Path, found: list[Wish], gon
             revoked(rules),
             access(rules, [wish.entry.workspace for wish in found]),
             limits_document(together(piece.buckets for piece in pieces)),
+            adaptive_document({name: one for piece in pieces for name, one in piece.controllers.items()}),
         )
         for config in json.loads(content.content)["resources"]
     }

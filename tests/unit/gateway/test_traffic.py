@@ -190,7 +190,7 @@ def test_what_envoy_answers_itself_has_limits_and_the_declared_answer_too() -> N
     route = with_traffic({"match": {}, "direct_response": {"status": 503}}, plan_of(made, limits=wish), made)
     assert set(route["typed_per_filter_config"]) == {
         *limited(wish, "default", "public")["typed_per_filter_config"], "envoy.filters.http.custom_response",
-        "podium.adaptive",
+        "podium.adaptive", "podium.adaptive.note",
     }  # fmt: skip
 
 

@@ -12,14 +12,14 @@ Called by `listener` (`off`, `passing`), `routes` (`entrances`) and `rules` (`al
 from collections.abc import Sequence
 from typing import Any
 
-from podium.gateway.render import fallback, grpc, limits, protection, streams, v1, variants
+from podium.gateway.render import adaptive, fallback, grpc, limits, streams, v1, variants
 from podium.gateway.render.document import typed
 from podium.gateway.render.problem import answer
 
 _NOTE, _AGAIN = "podium.entrance.note", "podium.entrance.again"
 _PASSED = "passed"
 _PER_FILTER = "typed_per_filter_config"
-_SETTINGS = {**limits.ON, **fallback.ON, **protection.ON, **variants.ON}
+_SETTINGS = {**limits.ON, **fallback.ON, **adaptive.ON, **variants.ON}
 """The filters that routes have settings for of their own."""
 
 

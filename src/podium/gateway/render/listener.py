@@ -3,12 +3,12 @@
 from typing import Any
 
 from podium.gateway.render import (
+    adaptive,
     entrance,
     fallback,
     grpc,
     health,
     limits,
-    protection,
     streams,
     tls,
     v1,
@@ -24,6 +24,7 @@ from podium.gateway.render.record import record
 from podium.gateway.render.routes import DEFAULT_MAX_BODY, ROUTE_TABLE
 from podium.gateway.settings import (
     ACCESS,
+    ADAPTIVE,
     CERTIFICATES,
     LIMITS,
     REVOKED,
@@ -38,7 +39,7 @@ STAT_PREFIX = "podium"
 _HEADERS_KB = 32
 _HEADERS_COUNT = 100
 _HTTP2 = {
-    "max_concurrent_streams": 256,
+    "max_concurrent_streams": 128,
     "initial_stream_window_size": 2**20,
     "initial_connection_window_size": 8 * 2**20,
 }
@@ -154,7 +155,7 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
         # front of it only who shows a good token of this server makes the gateway take a body in.
         _delivered(settings, ACCESS),
         *entrance.off(_delivered(settings, LIMITS)),
-        *entrance.off(*variants.drawing(), protection.adapting(), *grpc.bridging()),
+        *entrance.off(*variants.drawing(), adaptive.noting(), _delivered(settings, ADAPTIVE), *grpc.bridging()),
         {
             "name": "envoy.filters.http.router",
             "typed_config": typed("envoy.extensions.filters.http.router.v3.Router"),
@@ -164,7 +165,7 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
 
 def _delivered(settings: GatewaySettings, kind: str) -> dict[str, Any]:
     """A filter whose configuration comes by itself."""
-    name, type_name = (FILTERS | limits.FILTERS)[kind]
+    name, type_name = (FILTERS | limits.FILTERS | adaptive.FILTERS)[kind]
     return {
         "name": name,
         "config_discovery": {

@@ -1,17 +1,17 @@
 """All that a rule of a Route declares beyond who answers, put on a rendered route. Called by `rules`.
 
-Calls `attempts`, `cascade`, `fallback`, `limits`, `mirror` and `protection`, one for each of these.
+Calls `adaptive`, `attempts`, `cascade`, `fallback`, `limits` and `mirror`, one for each of these.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
+from podium.gateway.render.adaptive import adapting
 from podium.gateway.render.attempts import Share, attempts
 from podium.gateway.render.cascade import asking
 from podium.gateway.render.fallback import answer, telling
 from podium.gateway.render.limits import limited
 from podium.gateway.render.mirror import mirroring, recorded
-from podium.gateway.render.protection import adaptive
 from podium.planning.routes import RoutePlan, RulePlan
 from podium.planning.routing import Arm
 
@@ -45,7 +45,7 @@ def with_traffic(route: dict[str, Any], plan: RoutePlan, rule: RulePlan) -> dict
     counted = limited(plan.limits, plan.workspace, plan.route)
     filters = {
         **counted.pop("typed_per_filter_config", {}),
-        **adaptive(plan.limits.adaptive if plan.limits is not None else None),
+        **adapting(plan.limits, plan.workspace, plan.route),
         **answer(fallback),
     }
     made = {**route, **counted}
