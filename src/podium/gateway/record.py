@@ -10,6 +10,7 @@ lines that it cannot write, and counts them.
 
 import contextlib
 import fcntl
+import itertools
 import logging
 import os
 import re
@@ -163,13 +164,14 @@ def _is_same(handle: int, path: Path) -> bool:
 
 
 def _put_aside(path: Path, kept: int) -> None:
-    """`path` becomes `path.1`, `path.1` becomes `path.2`; what is beyond `kept` goes."""
-    numbered = re.compile(rf"{re.escape(path.name)}\.(\d+)")
-    found = {int(said[1]): one for one in path.parent.iterdir() if (said := numbered.fullmatch(one.name))}
-    for number in sorted(found, reverse=True):
-        if number >= kept:
-            found[number].unlink()
-        else:
-            found[number].rename(path.with_name(f"{path.name}.{number + 1}"))
-    if kept > 0:
-        path.rename(path.with_name(f"{path.name}.1"))
+    """`path` becomes `path.1`, `path.1` becomes `path.2`, and so on as far as they follow each other; what is moved to
+    `path.kept` takes its place. Every other file stays, whatever its number: it may be anybody's. Raises OSError: also
+    where one of these is no plain file of this user's, before anything has moved."""
+    places = [path, *(path.with_name(f"{path.name}.{number}") for number in range(1, kept + 1))]
+    there = list(itertools.takewhile(os.path.lexists, places))
+    for one in there:
+        found = one.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+            raise OSError(f"{one} is not a plain file of this user")
+    for one, following in reversed(list(zip(there, places[1:], strict=False))):
+        one.replace(following)
