@@ -1,5 +1,6 @@
 """Rank 4: everything durable. Resources with optimistic concurrency, leases and timers, changes for watches, events,
-the audit trail, samples and tokens, on SQLite or PostgreSQL. Imports `podium.resources` only.
+the audit trail, samples and tokens, on SQLite or PostgreSQL. Imports
+`podium.resources`, and the rule of `planning.gateways` about whose report counts.
 
     store.py       Store: what other packages use                 database.py   transactions
     read.py        Read, Snapshot: questions to one snapshot      engine.py     SQLite or PostgreSQL; their errors

@@ -109,8 +109,9 @@ def _traffic(services: Services, workspace: str | None, seconds: float) -> Traff
         route_traffic(route, counted[key], told.lately, seconds=seconds, age=told.age)
         for key, route in sorted(_by_key(routes).items())
     ]
+    theirs, public = _by_workspace(deployments), _by_workspace(routes)
     quotas = [
-        quota_load(one, _within(one, deployments), _within(one, routes))
+        quota_load(one, theirs[one.metadata.name], public[one.metadata.name])
         for one in tenants
         if one.spec.quota != Quota()
     ]
@@ -143,8 +144,11 @@ def _grouped(rows: Iterable[_Row]) -> dict[_Key, list[_Row]]:
     return found
 
 
-def _within(workspace: AnyResource, items: Iterable[AnyResource]) -> list[AnyResource]:
-    return [item for item in items if item.metadata.workspace == workspace.metadata.name]
+def _by_workspace(objects: Iterable[AnyResource]) -> dict[str, list[AnyResource]]:
+    found: dict[str, list[AnyResource]] = defaultdict(list)
+    for one in objects:
+        found[one.metadata.workspace].append(one)
+    return found
 
 
 def _tenants(tx: Read, workspace: str | None) -> Sequence[AnyResource]:
