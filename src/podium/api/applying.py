@@ -78,6 +78,7 @@ def apply(
     if wish.kind == "Route":
         _check_rules(tx, wish, current)
     if isinstance(wish.spec, DeploymentSpec):
+        _check_ceiling(wish.spec)
         _check_model(tx, meta.workspace, wish.spec)
         _check_quota(tx, wish, current)
     if isinstance(wish.spec, RouteSpec):
@@ -198,6 +199,22 @@ def _named(number: int, rule: Rule) -> Iterator[tuple[str, str]]:
     if rule.fallback is not None:
         for place, name in enumerate(rule.fallback.deployments):
             yield f"{at}.fallback.deployments[{place}]", name
+
+
+def _check_ceiling(spec: DeploymentSpec) -> None:
+    """No rule of the kind: what was stored before it was refused has to stay readable."""
+    scaling = spec.scaling
+    most = None if scaling is None else scaling.max_replica_hours_per_day
+    if scaling is None or most is None or scaling.least_replica_hours <= most:
+        return
+    least = f"{scaling.least_replica_hours:g}"
+    raise InvalidInput(
+        Issue(
+            "spec.scaling.maxReplicaHoursPerDay",
+            f"expected at least {least}, got {most:g}: min {scaling.min} outranks it and takes {least} in a day",
+        ),
+        next_step=f"allow {least}, lower spec.scaling.min (0 lets it sleep), or leave the ceiling out",
+    )
 
 
 def _check_quota(tx: Read, wish: AnyResource, current: AnyResource | None) -> None:

@@ -83,7 +83,8 @@ class Scaling(Spec):
     """Replicas beyond those that serve that are loaded and ready, but get no requests until they are needed."""
     max_replica_hours_per_day: Annotated[float, Field(gt=0, le=24 * MOST_REPLICAS)] | None = None
     """Per UTC day, replicas of every revision together, warm ones included. Once it is used up the Deployment stays at
-    `min` (at 1 where `min` is 0 and requests come) until the next day begins, and its status says so."""
+    `min` (at 1 where `min` is 0 and requests come) until the next day begins, and its status says so. An apply refuses
+    less than `min` takes in a day."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Scaling":
@@ -99,6 +100,11 @@ class Scaling(Spec):
                 "the time would not be too busy"
             )
         return self
+
+    @property
+    def least_replica_hours(self) -> float:
+        """Of a whole day, whatever the load is."""
+        return 24.0 * self.min
 
     def within(self, replicas: int) -> int:
         """The nearest number that is allowed."""

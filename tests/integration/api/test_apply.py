@@ -418,3 +418,23 @@ def test_a_workspace_s_rules_are_bounded_without_a_quota_too(churn: ApiServer) -
     assert [ask("over", 39).status_code, ask("over", 40).status_code] == [200, 409]
     assert http.delete("/api/v1/workspaces/default/routes/r0").status_code == httpx.codes.OK
     assert http.get("/api/v1/workspaces/default").json()["status"]["used"]["rules"] == 935
+
+
+def test_a_ceiling_that_the_minimum_alone_is_beyond_is_refused(churn: ApiServer) -> None:
+    def ask(**scaling: Any) -> httpx.Response:
+        wish = deployment("d", replicas=1, scaling={"max": 8, **scaling})
+        return churn.http().post("/api/v1/apply?dryRun=true", json=wish)
+
+    refused = ask(min=4, maxReplicaHoursPerDay=24)
+    assert refused.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    (issue,) = refused.json()["issues"]
+    assert issue["field"] == "spec.scaling.maxReplicaHoursPerDay"
+    assert issue["message"] == "expected at least 96, got 24: min 4 outranks it and takes 96 in a day"
+    assert "lower spec.scaling.min" in refused.json()["nextStep"]
+    for fits in (
+        {"min": 4, "maxReplicaHoursPerDay": 96},
+        {"min": 4},
+        {"min": 0, "maxReplicaHoursPerDay": 0.5},
+    ):
+        assert ask(**fits).status_code == httpx.codes.OK, fits
+    assert ask(maxReplicaHoursPerDay=23.9).status_code == httpx.codes.UNPROCESSABLE_ENTITY
