@@ -53,7 +53,7 @@ def view(
     wanted = _wanted([*own, *((route.workspace, route.route) for route in traffic.routes)], match)
     items = [item for item in traffic.items if wanted((item.workspace, item.deployment))]
     routes = [route for route in traffic.routes if any(wanted(name) for name in _names(route))]
-    opened = [route for route in routes if match and wanted((route.workspace, route.route))]
+    opened = {name for one in routes if match and wanted(name := (one.workspace, one.route))}
     if sort != "name":
         items.sort(key=lambda item: _sort_key(item, sort), reverse=True)
         routes.sort(key=lambda route: _route_key(route, sort), reverse=True)

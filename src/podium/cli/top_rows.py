@@ -3,7 +3,7 @@
 Called by `top`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -127,9 +127,9 @@ def deployment_table(items: "Sequence[DeploymentLoad]", *, with_workspace: bool)
 
 
 def route_table(
-    routes: "Sequence[RouteLoad]", *, with_workspace: bool, with_rules: "Sequence[RouteLoad]"
+    routes: "Sequence[RouteLoad]", *, with_workspace: bool, with_rules: Collection[tuple[str, str]]
 ) -> Table:
-    """A line per Route; `with_rules`: those that have one for each of several rules beneath."""
+    """A line per Route; `with_rules`: those, as workspace and name, that have one for each of several rules beneath."""
     rows: list[Row] = []
     for route in routes:
         name = f"{route.workspace}/{route.route}" if with_workspace else route.route
@@ -141,7 +141,7 @@ def route_table(
             share(route.refused_share), limited,
         )  # fmt: skip
         rows.append(Row(cells, stale=_is_stale(route)))
-        if several and route in with_rules:
+        if several and (route.workspace, route.route) in with_rules:
             rows += [
                 Row((clean(f"  {rule.rule}"), "", _goes_to(rule), "", "", "", ""), indented=True)
                 for rule in route.rules

@@ -105,6 +105,21 @@ def test_answers_are_problems(signer: Signer, gateway: Gateway) -> None:
     assert (refused.json()["code"], refused.json()["status"]) == ("forbidden", 403)
 
 
+def test_why_a_good_token_is_refused(signer: Signer, gateway: Gateway) -> None:
+    for claims, reason, words in (
+        ({"ws": ["team"]}, "workspace", "the token is not for this workspace"),
+        ({"ws": []}, "workspace", "the token is not for this workspace"),
+        ({"ws": [], "dep": ["default/other"], "can": ["predict", "metadata"]}, "scope", "scope is without"),
+        ({"ws": [], "dep": ["default/churn"], "can": ["predict"]}, "scope", "scope is without"),
+        ({"role": "gateway"}, "role", "role is none that may"),
+        ({"without": "role"}, "role", "role is none that may"),
+    ):
+        answer = gateway.get(PATH, headers={"authorization": f"Bearer {signer.token(**claims)}"})
+        body = answer.json()
+        assert (answer.status_code, body["code"], body["reason"]) == (403, "forbidden", reason), claims
+        assert words in body["detail"] == body["error"]
+
+
 def test_why_a_token_is_not_taken(signer: Signer, gateway: Gateway, server: WireServer) -> None:
     now = int(time.time())
     server.access = signer.access("gone")

@@ -137,7 +137,8 @@ def test_a_breaker_holds_what_is_under_way(envoy: OneEnvoy, replicas: Upstreams)
         until(lambda: len(model.got) == 3, 60)
         refused = envoy.client.post("/few")
         assert refused.status_code == 503
-        assert refused.json()["code"] == "unavailable"
+        assert (refused.json()["code"], refused.json()["reason"]) == ("unavailable", "overloaded")
+        assert "circuitBreaker" in refused.json()["detail"]
         assert len(model.got) == 3
         assert [one.result(60) for one in waiting] == [504] * 3
     gate.set()

@@ -5,6 +5,7 @@ Called by `routes` and `listener`.
 
 from typing import Any
 
+from podium.gateway.render.access import CLAIMS, ROLES, TOKEN_FILTER
 from podium.gateway.render.document import fragment, typed
 
 MEDIA_TYPE = "application/problem+json"
@@ -64,35 +65,92 @@ def local_replies() -> dict[str, Any]:
         }
         for reason, said, words in _BAD_TOKENS
     ]
-    crowded = {
-        "filter": _when("response.code_details == 'reached_concurrency_limit'"),
-        "body_format_override": _format(
-            "unavailable", "the route's adaptive limit of concurrency is reached"
-        ),
-    }
+    known = [
+        {
+            "filter": _both(_status(status), _when(condition)),
+            "body_format_override": _format(code, detail, **more),
+        }
+        for status, condition, code, detail, more in _BY_DETAILS
+    ]
     limited, *others = [
-        {"filter": _status(status), "body_format_override": _format(code, detail, **more)}
-        for status, code, detail, more in _BY_STATUS
+        {"filter": _status(status), "body_format_override": _format(code, detail)}
+        for status, code, detail in _BY_STATUS
     ]
     unknown = {"filter": _status(401), **_unauthenticated("badSignature", _NOT_OURS)}
-    mappers = [*own, limited, crowded, revoked, *bad, unknown, *others]
+    mappers = [*own, limited, revoked, *bad, unknown, *known, *others]
     return {"mappers": mappers, "body_format": _format("invalid", "%LOCAL_REPLY_BODY%")}
 
 
-_BY_STATUS: tuple[tuple[int, str, str, dict[str, str]], ...] = (
-    (429, "rateLimited", "over the limit of requests of this route; retry-after says when to come back", {}),
-    (403, "forbidden", "the token is not for this workspace, or its scope is without this deployment or verb", {}),
-    (413, "tooLarge", "the body is over the deployment's limit", {}),
-    (504, "timeout", "no answer within the deployment's requestTimeout", {}),
-    (503, "unavailable", "the replica could not be reached: %LOCAL_REPLY_BODY%", {}),
-    (404, "notFound", "no such path", {}),
+_BY_STATUS: tuple[tuple[int, str, str], ...] = (
+    (429, "rateLimited", "over the limit of requests of this route; retry-after says when to come back"),
+    (
+        403,
+        "forbidden",
+        "the token is not for this workspace, or its scope is without this deployment or verb",
+    ),
+    (408, "timeout", "it took longer than the gateway waits: %LOCAL_REPLY_BODY%"),
+    (413, "tooLarge", "the body is over the deployment's limit"),
+    (431, "invalid", "the headers are too many or too large"),
+    (504, "timeout", "no answer within the deployment's requestTimeout"),
+    (503, "unavailable", "the replica could not be reached: %LOCAL_REPLY_BODY%"),
+    (404, "notFound", "no such path"),
+)
+"""Status, code and detail; what is found out by more than the status stands between 429 and the rest."""
+_DETAILS = "%RESPONSE_CODE_DETAILS%"
+_HELD = f"metadata.filter_metadata['{TOKEN_FILTER}']['{CLAIMS}']"
+_OVERLOADED = {"reason": "overloaded"}
+_BY_DETAILS: tuple[tuple[int, str, str, str, dict[str, str]], ...] = (
+    (
+        400, "response.code_details == 'path_normalization_failed'", "invalid",
+        "the path is not taken: it has an escaped slash, backslash or null (%%2F, %%5C, %%00)", {},
+    ),
+    (400, "response.code_details == 'missing_host_header'", "invalid", "the request has no header host", {}),
+    (400, "response.code_details.startsWith('http1.')", "invalid", f"this is no request of HTTP/1.1: {_DETAILS}", {}),
+    (403, "response.code_details == 'upgrade_failed'", "forbidden", "connections are not upgraded here", {}),
+    (
+        403, f"!('role' in {_HELD}) || !({_HELD}.role in {list(ROLES)})", "forbidden",
+        "the token's role is none that may ask for predictions", {"reason": "role"},
+    ),
+    (
+        403, f"'dep' in {_HELD}", "forbidden",
+        "the token's scope is without this deployment or route, or without this verb", {"reason": "scope"},
+    ),
+    (
+        403, f"'ws' in {_HELD}", "forbidden",
+        "the token is not for this workspace", {"reason": "workspace"},
+    ),
+    (
+        503, "response.code_details == 'reached_concurrency_limit'", "unavailable",
+        "the route's adaptive limit of concurrency is reached", _OVERLOADED,
+    ),
+    (
+        503, "response.code_details.contains('{overflow')", "unavailable",
+        "as much is under way as the deployment's circuitBreaker lets through", _OVERLOADED,
+    ),
+    (
+        503, "response.code_details.startsWith('overload')", "unavailable",
+        "the gateway has no memory left for this request", _OVERLOADED,
+    ),
+    (
+        504, "response.code_details == 'stream_idle_timeout'", "timeout",
+        "nothing has moved for longer than the gateway waits", {},
+    ),
+    (
+        504, "response.code_details == 'upstream_per_try_timeout'", "timeout",
+        "no attempt was answered within retries.perTryTimeout", {},
+    ),
+    (
+        504, "xds.route_name.startsWith('route:')", "timeout",
+        "no answer within the route's timeout, or without one the longest requestTimeout of its deployments", {},
+    ),
 )  # fmt: skip
-"""Status, code, detail and more members; what is found out by more than the status stands between 429 and the rest."""
-_TOKEN_FILTER = "jwt_authn_access_denied{Jwt"  # noqa: S105 - what Envoy says
+"""Status, the condition on what Envoy knows, code, detail and more members; the first one that holds counts. A
+condition on what is not there does not hold."""
+_TOKEN_DENIED = "jwt_authn_access_denied{Jwt"  # noqa: S105 - what Envoy says
 _BAD_TOKENS: tuple[tuple[str, str, str], ...] = (
-    ("missing", f"startsWith('{_TOKEN_FILTER}_is_missing')", "no token"),
-    ("expired", f"startsWith('{_TOKEN_FILTER}_is_expired')", "the token has expired"),
-    ("notYetValid", f"startsWith('{_TOKEN_FILTER}_not_yet_valid')", "the token is not valid yet"),
+    ("missing", f"startsWith('{_TOKEN_DENIED}_is_missing')", "no token"),
+    ("expired", f"startsWith('{_TOKEN_DENIED}_is_expired')", "the token has expired"),
+    ("notYetValid", f"startsWith('{_TOKEN_DENIED}_not_yet_valid')", "the token is not valid yet"),
     (
         "malformed",
         "matches('Jwt_(is_not_in|header|payload|signature)_')",
