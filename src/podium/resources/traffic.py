@@ -85,20 +85,22 @@ class RateLimit(Spec):
 
 
 _LEAST = 25
-"""Requests under way while latency without load is measured: fewer turned callers away who had done no harm."""
+"""Requests under way while latency with little load is measured: fewer turned callers away who had done no harm."""
 
 
 class AdaptiveConcurrency(Spec):
     """A limit on requests under way that finds its own height: it falls as soon as latency rises above what it is with
-    next to no load, and 503 (`reached concurrency limit`) is answered beyond it instead of letting a queue grow."""
+    little load, and beyond it 503 is answered instead of letting a queue grow. It is `minConcurrency` while latency
+    with little load is measured: at first, now and then, and whenever any Route at the gateway gets other `adaptive`
+    settings."""
 
     percentile: Annotated[float, Field(ge=1, le=99.9)] = 90.0
     """Of the latency, that is compared."""
     update_interval: Annotated[Duration, Field(ge=0.05, le=60)] = 0.1
     """How often the limit is computed anew."""
     idle_latency_interval: Annotated[Duration, Field(ge=1, le=3600)] = 60.0
-    """How often the latency without load is measured: for `idleLatencyRequests` requests the limit is then
-    `minConcurrency`."""
+    """How often latency with little load is measured (up to 15 % later, at random): for `idleLatencyRequests` requests
+    the limit is then `minConcurrency`."""
     idle_latency_requests: Annotated[int, Field(ge=1, le=10_000)] = 50
     min_concurrency: Annotated[int | None, Field(ge=1, le=1000)] = None
     """25 unless said, or `maxConcurrency` where that is less. What is beyond it while latency is measured is answered

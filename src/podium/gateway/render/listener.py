@@ -149,13 +149,15 @@ def _filters(settings: GatewaySettings) -> list[dict[str, Any]]:
         _delivered(settings, TOKENS),
         placing(),
         _delivered(settings, REVOKED),
+        # In front of the buffer: nobody makes the gateway hold a body that may not ask at all. An HTTP/1.1 client whose
+        # request is refused before it has come in whole loses its connection.
+        _delivered(settings, ACCESS),
         *entrance.off(fallback.answering()),
         {"name": "envoy.filters.http.buffer", "typed_config": buffer},
-        # Behind the buffer: a request that is refused before it has come in whole costs the client its connection. In
-        # front of it only who shows a good token of this server makes the gateway take a body in.
-        _delivered(settings, ACCESS),
+        # Behind it, so that who is only too fast keeps the connection.
         *entrance.off(_delivered(settings, LIMITS)),
-        *entrance.off(*variants.drawing(), adaptive.noting(), _delivered(settings, ADAPTIVE), *grpc.bridging()),
+        *entrance.off(*variants.drawing(), adaptive.noting(), _delivered(settings, ADAPTIVE)),
+        *entrance.off(*grpc.bridging()),
         {
             "name": "envoy.filters.http.router",
             "typed_config": typed("envoy.extensions.filters.http.router.v3.Router"),
