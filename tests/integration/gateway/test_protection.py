@@ -1,4 +1,4 @@
-"""Repeats, hedging, ejection, breakers and the adaptive limit: a real Envoy before replicas that fail or dawdle."""
+"""Repeats, hedging, ejection and breakers: a real Envoy before replicas that fail or dawdle."""
 
 import concurrent.futures
 import itertools
@@ -13,7 +13,7 @@ from podium.resources.traffic import DeploymentTraffic
 from tests.integration.gateway.conftest import until
 from tests.integration.gateway.one_envoy import OneEnvoy, arm_of, live, one_envoy
 from tests.integration.gateway.planned import rule_route
-from tests.integration.gateway.upstreams import Answering, Reply, Request, Upstreams, says, upstreams
+from tests.integration.gateway.upstreams import Answering, Reply, Upstreams, says, upstreams
 
 
 @pytest.fixture
@@ -143,25 +143,3 @@ def test_a_breaker_holds_what_is_under_way(envoy: OneEnvoy, replicas: Upstreams)
         assert [one.result(60) for one in waiting] == [504] * 3
     gate.set()
     until(lambda: envoy.client.post("/few").status_code == 200, 60)
-
-
-def test_a_limit_that_adapts_turns_away_instead_of_queueing(envoy: OneEnvoy, replicas: Upstreams) -> None:
-    held = threading.Event()
-
-    def slow(_: Request) -> Reply | None:
-        return Reply() if held.is_set() else None
-
-    model = replicas.start("model", slow)
-    limits = {"adaptive": {"minConcurrency": 2, "maxConcurrency": 2}}
-    routes = [rule_route("/adapts", "model", limits=limits, timeout=5.0), rule_route("/free", "model")]
-    envoy.start(routes, [cluster(arm_of("model", model))])
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        waiting = [pool.submit(lambda: envoy.client.post("/adapts").status_code) for _ in range(2)]
-        until(lambda: len(model.got) == 2, 60)
-        refused = envoy.client.post("/adapts")
-        assert refused.status_code == 503
-        assert refused.json()["detail"] == "the route's adaptive limit of concurrency is reached"
-        held.set()
-        assert envoy.client.post("/free").status_code == 200, "nobody else's limit"
-        assert [one.result(60) for one in waiting] == [504] * 2
-    until(lambda: envoy.client.post("/adapts").status_code == 200, 60)
