@@ -30,6 +30,7 @@ def gateway_settings(settings: Settings, *, token: str | None) -> GatewaySetting
         metrics_port=settings.gateway_metrics_port,
         notice=float(settings.gateway_notice),
         record=settings.gateway_record,
+        memory=settings.gateway_memory,
         certificate=settings.gateway_certificate,
         server_ca=settings.server_ca,
         # Its names are for others: what this machine calls the API may not be among them.

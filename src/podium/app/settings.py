@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from podium.gateway.settings import AccessRecord, CertificateFiles
+from podium.gateway.settings import LEAST_MEMORY, AccessRecord, CertificateFiles, share_of_memory
 from podium.resources.errors import InvalidInput, Issue, Refused
-from podium.resources.quantities import parse_size
+from podium.resources.quantities import format_size, parse_size
 
 DEFAULT_API_PORT = 6780
 DEFAULT_GATEWAY_PORT = 6781
@@ -74,6 +74,8 @@ class Settings:
     gateway_record: AccessRecord | None = field(default_factory=AccessRecord)
     """Where a line about each request goes (PODIUM_GATEWAY_RECORD: `on`, `off` or an absolute path;
     PODIUM_GATEWAY_RECORD_SIZE, PODIUM_GATEWAY_RECORD_KEPT). None: nowhere."""
+    gateway_memory: int = field(default_factory=share_of_memory)
+    """Bytes of memory of the gateway's Envoy (PODIUM_GATEWAY_MEMORY): close to them it takes no new requests."""
     gateway_name: str = "local"
     """Name of this machine's gateway in reports (PODIUM_GATEWAY_NAME)."""
     server_url: str | None = None
@@ -203,6 +205,8 @@ def read_settings(environ: Mapping[str, str], **overrides: object) -> Settings:
         raise InvalidInput(Issue("PODIUM_GATEWAY_TOKENS", "expected on or off"))
     values["gateway_tokens"] = tokens == "on"
     values["gateway_record"] = _record(environ)
+    if environ.get("PODIUM_GATEWAY_MEMORY"):
+        values["gateway_memory"] = _memory(environ["PODIUM_GATEWAY_MEMORY"])
     sources = environ.get("PODIUM_IMPORT_FROM") or environ.get("MLFLOW_TRACKING_URI")
     if sources:
         values["import_from"] = tuple(sources.split())
@@ -279,6 +283,16 @@ def _record(environ: Mapping[str, str]) -> AccessRecord | None:
         variable = "PODIUM_GATEWAY_RECORD_KEPT"
         made = replace(made, kept=_number(variable, environ[variable], 10_000))
     return made
+
+
+def _memory(text: str) -> int:
+    try:
+        size = parse_size(text)
+    except ValueError as error:
+        raise InvalidInput(Issue("PODIUM_GATEWAY_MEMORY", str(error))) from None
+    if size < LEAST_MEMORY:
+        raise InvalidInput(Issue("PODIUM_GATEWAY_MEMORY", f"expected {format_size(LEAST_MEMORY)} or more"))
+    return size
 
 
 def _number(variable: str, text: str, highest: int) -> int:

@@ -138,6 +138,12 @@ class OneEnvoy:
         except httpx.TransportError:
             return False
 
+    @property
+    def pid(self) -> int:
+        """Of the Envoy that runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def words(self) -> str:
         """Envoy's log."""
         return self.settings.layout.log.read_text()[-4000:]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from podium.app.gateway import gateway_settings
 from podium.app.settings import is_loopback, private_folder, read_settings
 from podium.gateway.settings import AccessRecord, CertificateFiles
 from podium.resources.errors import InvalidInput, Refused
@@ -36,6 +37,8 @@ def test_the_command_line_wins_over_the_environment(tmp_path: Path) -> None:
         ("PODIUM_GATEWAY_RECORD_SIZE", "much"),
         ("PODIUM_GATEWAY_RECORD_SIZE", "1Ki"),
         ("PODIUM_GATEWAY_RECORD_KEPT", "-1"),
+        ("PODIUM_GATEWAY_MEMORY", "plenty"),
+        ("PODIUM_GATEWAY_MEMORY", "64Mi"),
         ("PODIUM_WORKERS", "-1"),
         ("PODIUM_PROGRAM_FOLDERS", "opt/triton"),
         ("PODIUM_PROGRAM_FOLDERS", "/opt:/"),
@@ -57,6 +60,12 @@ def test_the_access_record_is_on_off_or_elsewhere(tmp_path: Path) -> None:
         "PODIUM_GATEWAY_RECORD_KEPT": "0",
     }
     assert read_settings(given).gateway_record == AccessRecord(tmp_path / "requests", 2**28, 0)
+
+
+def test_the_gateways_memory_is_a_share_of_the_machines() -> None:
+    assert read_settings({}).gateway_memory >= 2 * 2**30
+    settings = read_settings({"PODIUM_GATEWAY_MEMORY": "512Mi"})
+    assert gateway_settings(settings, token=None).memory == 2**29
 
 
 def test_programs_come_from_folders_apart_from_podiums_own(tmp_path: Path) -> None:
