@@ -15,19 +15,23 @@ if TYPE_CHECKING:
     from podium.client import Client
 
 
-def inputs_of(client: "Client", deployment: str, workspace: str, text: str, source: str) -> Any:
+def inputs_of(
+    client: "Client", deployment: str, workspace: str, text: str, source: str, *, option: str = "--data"
+) -> Any:
     """What a person gave as JSON, as `Client.predict` takes it: rows become the tensors that the model takes.
 
-    Raises InvalidInput naming `source`.
+    Raises InvalidInput naming `source`, a file or `option`: the command's own for such a text.
     """
     given = _parsed(text, source)
     is_rows = isinstance(given, list) and not (given and isinstance(given[0], dict))
-    return _as_inputs(client, deployment, workspace, given) if is_rows else _tensors(given)
+    if is_rows:
+        return _as_inputs(client, deployment, workspace, given, source, option)
+    return _tensors(given, source, option)
 
 
 def rows_of(client: "Client", deployment: str, workspace: str, texts: Sequence[str]) -> dict[str, Any]:
     """Rows such as `1,2,null` as the tensors that the model takes. Raises InvalidInput."""
-    return _as_inputs(client, deployment, workspace, [_values(text) for text in texts])
+    return _as_inputs(client, deployment, workspace, [_values(text) for text in texts], "--row", "--data")
 
 
 def metadata(client: "Client", deployment: str, workspace: str) -> dict[str, Any]:
@@ -55,27 +59,28 @@ def metadata(client: "Client", deployment: str, workspace: str) -> dict[str, Any
     return answer.body
 
 
-def _as_inputs(client: "Client", deployment: str, workspace: str, rows: Sequence[Any]) -> dict[str, Any]:
+def _as_inputs(
+    client: "Client", deployment: str, workspace: str, rows: Sequence[Any], source: str, option: str
+) -> dict[str, Any]:
     """Rows as the tensors that the model says it takes: one matrix, or a column per input."""
     rows = [item if isinstance(item, list) else [item] for item in rows]
     width = len(rows[0]) if rows else 0
     for number, item in enumerate(rows):
         if len(item) != width:
-            raise InvalidInput(
-                Issue(f"--row {number + 1}", f"expected {width} values as in the first row, got {len(item)}")
-            )
+            words = f"row {number + 1}: expected {width} values as in the first row, got {len(item)}"
+            raise InvalidInput(Issue(source, words))
     inputs = metadata(client, deployment, workspace).get("inputs") or []
     if len(inputs) == 1 and len(inputs[0].get("shape", [])) != 1:
         return {inputs[0]["name"]: rows}
     if not inputs:
         raise InvalidInput(
-            Issue("--row", f"{deployment} does not say what it takes"),
-            next_step="name the tensors: --data '{\"x\": [[1, 2]]}'",
+            Issue(source, f"{deployment} does not say what it takes"),
+            next_step=f"name the tensors: {option} '{{\"x\": [[1, 2]]}}'",
         )
     if width != len(inputs):
         names = ", ".join(str(item["name"]) for item in inputs)
         raise InvalidInput(
-            Issue("--row", f"expected {len(inputs)} values ({clean(names)[:300]}), got {width}")
+            Issue(source, f"expected {len(inputs)} values ({clean(names)[:300]}), got {width}")
         )
     return {item["name"]: _column(rows, index, item) for index, item in enumerate(inputs)}
 
@@ -85,7 +90,7 @@ def _column(rows: Sequence[list[Any]], index: int, tensor: dict[str, Any]) -> li
     return [[value] for value in column] if len(tensor.get("shape", [])) == 2 else column
 
 
-def _tensors(given: Any) -> Any:
+def _tensors(given: Any, source: str, option: str) -> Any:
     """What `Client.predict` takes: `{"tensor": values}`, or the tensors of a whole request."""
     if isinstance(given, dict) and isinstance(given.get("inputs"), list) and given["inputs"]:
         first = given["inputs"][0]
@@ -93,8 +98,8 @@ def _tensors(given: Any) -> Any:
             return given["inputs"]
     if not isinstance(given, dict | list) or not given:
         raise InvalidInput(
-            Issue("--data", "expected an object of tensors, a list of rows, or a request of the protocol"),
-            next_step="for example --data '{\"x\": [[1, 2, null]]}' or --row 1,2,null",
+            Issue(source, "expected an object of tensors, a list of rows, or a request of the protocol"),
+            next_step=f"for example {option} '{{\"x\": [[1, 2, null]]}}' or {option} '[[1, 2, null]]'",
         )
     return given
 

@@ -60,7 +60,7 @@ def of_deployment(session: "Session", name: str, given: tuple[str, str] | None) 
             except ValueError as error:
                 raise InvalidInput(Issue("TARGET", str(error)), next_step="give --input or --body") from None
             return Asked(f"{place}/infer", client.connection.token, bodies)
-        found = inputs_of(client, name, session.place, *given)
+        found = inputs_of(client, name, session.place, *given, option="--input")
         if isinstance(found, Mapping):
             known = {str(item["name"]): str(item["datatype"]) for item in takes}
             found = [tensor(key, value, known) for key, value in found.items()]

@@ -136,6 +136,8 @@ def test_the_token_goes_to_the_gateway_and_to_nobody_else(
         (["http://127.0.0.1:9", "--method", "HEAD"], "--method"),
         (["https://127.0.0.1:9", "--ca", "none.pem"], "none.pem: No such file or directory"),
         (["churn", "--input", "{"], "--input: expected JSON"),
+        (["churn", "--input", "{}"], "--input: expected an object of tensors"),
+        (["churn", "--input", "[[1], [1, 2]]"], "--input: row 2: expected 1 values"),
     ],
 )
 def test_what_is_wrong_or_not_allowed_is_named(

@@ -37,11 +37,15 @@ def test_rows(text: str, values: list[Any]) -> None:
 
 def test_a_whole_request_is_taken_apart_and_nonsense_refused() -> None:
     tensor = {"name": "x", "datatype": "FP64", "shape": [1], "data": [1]}
-    assert _tensors({"inputs": [tensor]}) == [tensor]
-    assert _tensors({"x": [[1]]}) == {"x": [[1]]}
+    assert _tensors({"inputs": [tensor]}, "--data", "--data") == [tensor]
+    assert _tensors({"x": [[1]]}, "--data", "--data") == {"x": [[1]]}
     for given in ([], {}, 3, "text", None):
-        with pytest.raises(InvalidInput, match="--data"):
-            _tensors(given)
+        # `podium predict` and `podium load` have other options; what is told is the one that was given.
+        for source, option in (("--data", "--data"), ("--input", "--input"), ("x.json", "--input")):
+            with pytest.raises(InvalidInput, match=source) as refused:
+                _tensors(given, source, option)
+            assert f"example {option} " in str(refused.value.next_step)
+            assert ("--data" in f"{refused.value}{refused.value.next_step}") is (option == "--data")
 
 
 def test_predictions_are_a_row_each(capsys: pytest.CaptureFixture[str]) -> None:
