@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.gateway.conftest import Gateway, until
-from tests.integration.gateway.documents import World, deployment, revision, rollout
+from tests.integration.gateway.documents import World, deployment, revision, rollout, route
 from tests.integration.gateway.wire_server import WireServer
 
 pytestmark = pytest.mark.integration
@@ -30,6 +30,11 @@ def served() -> Iterator[tuple[Gateway, World, WireServer]]:
         world.deploy("plain", **PLAIN)
         world.deploy("chat", "team", runtime={"command": ["serve"], "protocol": "openai"})
         world.deploy("two", replicas=2, **PLAIN)
+        server.put(
+            route("pub", {"to": "plain"}),
+            route("pub", {"to": "chat"}, workspace="team"),
+            route("pub-oip", {"to": "named"}),
+        )
         gateway.start_agent()
         server.wait_loaded(server.version, 30)
         yield gateway, world, server
@@ -64,6 +69,17 @@ def gate(served: tuple[Gateway, World, WireServer]) -> Gateway:
         ("/v2/models/plain/versions/1?x=1", "/?x=1"),
         ("/v2/models/plain/v2/models/other/infer", "/v2/models/other/infer"),
         ("/ws/team/v2/models/chat/v1/chat/completions", "/v1/chat/completions"),
+        ("/v1/models/plain:predict", "/v1/models/plain:predict"),
+        # Behind a Route a server is asked for what it is called itself.
+        ("/v1/models/pub:predict", "/v1/models/plain:predict"),
+        ("/v1/models/pub", "/v1/models/plain"),
+        ("/v1/models/pub?x=:1", "/v1/models/plain?x=:1"),
+        ("/v1/models/pub/metadata", "/v1/models/plain/metadata"),
+        ("/ws/team/v1/models/pub:predict", "/v1/models/chat:predict"),
+        ("/v2/models/pub/v1/models/other:predict", "/v1/models/other:predict"),
+        ("/v2/models/pub/v1/models/-other:predict", "/v1/models/-other:predict"),
+        ("/v2/models/pub/v1/things:x/v1/models/-", "/v1/things:x/v1/models/-"),
+        ("/v2/models/pub-oip/infer", "/v2/models/forest-v1.2/infer"),
     ],
 )
 def test_a_path_becomes_the_servers_own(gate: Gateway, path: str, target: str) -> None:

@@ -15,7 +15,8 @@ from podium.planning.routing import Arm
 # Plain comparisons, no patterns: names hold '-' and '.', which mean something in a pattern of Lua's.
 _SOURCE = """
 local public, pinned, inside, revision = %s, %s, %s, %s
-local neutral = "/v2/models/-"
+local models, once_more = "/v2/models/", "/v1/models/"
+local neutral = models .. "-"
 local function below(path, prefix)
   if path:sub(1, #prefix) ~= prefix then return nil end
   local rest = path:sub(#prefix + 1)
@@ -28,7 +29,13 @@ function envoy_on_request(handle)
   local changed = path
   -- Behind a Route, whatever its name.
   local here = below(changed, neutral)
-  if here then changed = public .. here end
+  if here then
+    -- Paths of version 1 name the model once more.
+    if below(here:gsub(":", "/", 1), once_more .. "-") then
+      here = once_more .. public:sub(#models + 1) .. here:sub(#once_more + 2)
+    end
+    changed = public .. here
+  end
   local rest = below(changed, public)
   while rest do
     local version = below(rest, pinned)
