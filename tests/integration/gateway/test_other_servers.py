@@ -30,7 +30,11 @@ def served() -> Iterator[tuple[Gateway, World, WireServer]]:
         world.deploy("plain", **PLAIN)
         world.deploy("chat", "team", runtime={"command": ["serve"], "protocol": "openai"})
         world.deploy("two", replicas=2, **PLAIN)
+        world.deploy("gone", **PLAIN)
+        world.deploy("gone-oip", runtime={"command": ["serve"], "modelName": "tree"})
         server.put(
+            route("spare", {"to": "gone", "fallback": {"deployments": ["plain"]}}),
+            route("spare-oip", {"to": "gone-oip", "fallback": {"deployments": ["named"]}}),
             route("pub", {"to": "plain"}),
             route("pub", {"to": "chat"}, workspace="team"),
             route("pub-oip", {"to": "named"}),
@@ -116,6 +120,24 @@ def test_a_repeated_request_has_the_same_path(gate: Gateway) -> None:
     for _ in range(20):
         answer = gate.get("/v2/models/two/v1/v2/models/two/x")
         assert (answer.status_code, answer.json()["target"]) == (200, "/v1/v2/models/two/x")
+
+
+@pytest.mark.parametrize(
+    ("path", "target"),
+    [
+        ("/v1/models/spare:predict", "/v1/models/plain:predict"),
+        ("/v2/models/spare/v1/things", "/v1/things"),
+        ("/v2/models/spare-oip/infer", "/v2/models/forest-v1.2/infer"),
+    ],
+)
+def test_whoever_stands_in_is_asked_by_its_own_path(gate: Gateway, path: str, target: str) -> None:
+    """The first attempt has left the path of another server."""
+    for name in ("gone-00001-0", "gone-oip-00001-0"):
+        gate.replicas[name].send_signal(signal.SIGKILL)
+        gate.replicas[name].wait(10)
+    for _ in range(5):
+        answer = gate.get(path)
+        assert (answer.status_code, answer.json()["target"]) == (200, target)
 
 
 def test_a_canary_between_servers_that_name_things_differently(

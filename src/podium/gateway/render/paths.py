@@ -1,8 +1,9 @@
 """Paths of requests as another server knows them, and its answers marked with their revision.
 
 Called by `clusters`. The rewriting stands at the cluster, not at the route: during a rollout one route leads to two
-revisions, and each may name things its own way. It is a filter of the upstream side, which runs for each attempt; a
-repeated request carries the path that the first attempt left, so doing it twice must be doing it once.
+revisions, and each may name things its own way. It is a filter of the upstream side, which runs for each attempt. A
+repeated request carries the path that the attempt before left, which may have gone to a server of another name: so the
+first attempt notes the path that it found, and all go by that.
 """
 
 from typing import Any
@@ -26,7 +27,11 @@ local function below(path, prefix)
 end
 function envoy_on_request(handle)
   local path = handle:headers():get(":path")
+  -- An attempt before this one may have left the path of another server.
+  local notes = handle:streamInfo():dynamicMetadata()
+  local first = notes:get("podium.paths")
   local changed = path
+  if first then changed = first["path"] else notes:set("podium.paths", "path", path) end
   -- Behind a Route, whatever its name.
   local here = below(changed, neutral)
   if here then
