@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from podium.api.access import Caller
 from podium.api.plans import describe
+from podium.planning import route_preview
 from podium.planning.quotas import more_rules, over_quota, over_rules
 from podium.resources.deployment import DeploymentSpec
 from podium.resources.errors import Conflict, InvalidInput, Issue, Refused
@@ -90,14 +91,20 @@ def apply(
     else:
         _check_version(current, meta.resource_version)
         after, action = _replace(tx, current, wish), "updated"
-    changes = differences({} if current is None else _asked_for(current), _asked_for(after))
     return ApplyResult(
         object=after.document(),
         action=action,
-        changes=[FieldChange.model_validate(change) for change in changes],
+        changes=_changes(current, after),
         plan=describe(tx, current, after, runtime_wheel),
         dry_run=dry_run,
     )
+
+
+def _changes(current: AnyResource | None, after: AnyResource) -> list[FieldChange]:
+    if after.kind == "Route":
+        return route_preview.changes(current, after)
+    found = differences({} if current is None else _asked_for(current), _asked_for(after))
+    return [FieldChange.model_validate(change) for change in found]
 
 
 def _replace(tx: Write, current: AnyResource, wish: AnyResource) -> AnyResource:

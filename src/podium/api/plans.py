@@ -5,7 +5,7 @@ Called by `applying`. The reconcilers decide with the same functions: the previe
 
 import datetime
 
-from podium.planning import preview
+from podium.planning import preview, route_preview
 from podium.planning.cascades import find_troubles
 from podium.planning.world import read_world
 from podium.resources.kinds import AnyResource
@@ -13,9 +13,13 @@ from podium.store import Read
 
 
 def describe(tx: Read, before: AnyResource | None, after: AnyResource, runtime_wheel: str) -> list[str]:
-    """Sentences about what follows from the change, of a Deployment and of a Route's cascades."""
+    """Sentences about what follows from the change, of a Deployment and of a Route."""
     if after.kind == "Route":
-        return [words for of_rule in find_troubles(tx, after).values() for words in of_rule]
+        sentences = route_preview.describe(before, after)
+        meta = after.metadata
+        if before is None and tx.find("Deployment", meta.workspace, meta.name) is not None:
+            sentences.append(f"It takes over the path of Deployment {meta.name}.")
+        return sentences + [words for of_rule in find_troubles(tx, after).values() for words in of_rule]
     if after.kind != "Deployment":
         return []
     world = read_world(tx, after, now=datetime.datetime.now(datetime.UTC), runtime_wheel=runtime_wheel)

@@ -1,7 +1,8 @@
 """Which users meet which variant: places on a line of 10,000, and the place of a user.
 
-Called by `routes`. A user's place never changes; a variant owns a stretch of the line that only grows where its share
-grows, so nobody leaves a variant whose share rises. Every gateway comes to the same place by itself.
+Called by `routes` and `route_preview`. A user's place never changes; a variant owns a stretch of the line. While the
+variants and their order stay, it only grows where its share grows, so nobody leaves a variant whose share rises. Every
+gateway comes to the same place by itself.
 """
 
 from collections.abc import Sequence
@@ -48,3 +49,22 @@ def stretches(shares: Sequence[int]) -> list[Stretch]:
         at = end
     line.append((0, at, WHOLE))
     return [part for part in line if part[2] > part[1]]
+
+
+def moves(before: Sequence[tuple[str, int]], after: Sequence[tuple[str, int]]) -> dict[tuple[str, str], int]:
+    """Who meets another variant than before: (from, to) -> basis points of all users. Variants with their shares, in
+    their order. A share that stays is no promise: places depend on the number and order of the variants too."""
+    old, new = (
+        [
+            (start, end, variants[number][0])
+            for number, start, end in stretches([share for _, share in variants])
+        ]
+        for variants in (before, after)
+    )
+    moved: dict[tuple[str, str], int] = {}
+    for start, end, was in old:
+        for first, last, now in new:
+            width = min(end, last) - max(start, first)
+            if width > 0 and was != now:
+                moved[was, now] = moved.get((was, now), 0) + width
+    return moved

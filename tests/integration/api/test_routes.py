@@ -74,13 +74,13 @@ def test_a_cascade_that_hands_nothing_on_is_told_at_once(client: Client, churn: 
         f"rules[0].cascade.output: small is to serve churn version {number}, which has no output predict_prob, so "
         "nothing is handed on; it has predict_proba"
     )
-    assert applied.plan == [words]
+    assert applied.plan == ["Rule 0: to small; what it is not sure of to big.", words]
     assert client.test_route("cascade", RouteTestRequest()).warnings == [words]
     low = route("low", {"to": "small", "cascade": {"deployment": "big", "threshold": 0.5}})
-    [said] = client.apply(low).plan
+    [_, said] = client.apply(low).plan
     assert "rules[0].cascade.threshold" in said
     assert "never below 0.5" in said
-    assert client.apply(route("fine", {"to": "small", "cascade": {"deployment": "big"}})).plan == []
+    [_] = client.apply(route("fine", {"to": "small", "cascade": {"deployment": "big"}})).plan
 
 
 def test_wrong_questions_are_told_what_is_wrong(client: Client, churn: ApiServer) -> None:

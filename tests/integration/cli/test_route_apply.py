@@ -65,3 +65,40 @@ def test_a_route_that_lacks_something_is_no_success(podium: Podium, running: Api
     assert "Route lacks is in force, but lacks something: gone does not exist" in told.err
     [item] = told.json()["items"]
     assert item["outcome"]["outcome"] == "degraded"
+
+
+def test_diff_of_a_route_is_told_rule_by_rule_with_whose_users_move(podium: Podium, churn: ApiServer) -> None:
+    def experiment(**shares: int) -> str:
+        to = [{"deployment": name, "weight": weight} for name, weight in shares.items()]
+        rule = {"name": "users", "to": to, "sticky": {"header": "x-user"}}
+        return yaml.safe_dump(route("one", {"match": {"path": "/infer"}, "to": "one"}, rule))
+
+    for name in ("one", "two", "three"):
+        churn.create(deployment(name))
+    told = podium("diff", "-f", "-", stdin=experiment(one=60, two=20, three=20))
+    assert told.out.splitlines() == [
+        "Route one would be created",
+        "  Rule 0: to one.",
+        "  Rule users: 60 % to one, 20 % to two, 20 % to three, by header x-user.",
+        "  It takes over the path of Deployment one.",
+        "  + spec.rules[0].to[one].weight: 100",
+        '  + spec.rules[0].match.path.exact: "/infer"',
+        '  + spec.rules[users].name: "users"',
+        "  + spec.rules[users].to[one].weight: 60",
+        "  + spec.rules[users].to[two].weight: 20",
+        "  + spec.rules[users].to[three].weight: 20",
+        '  + spec.rules[users].sticky.header: "x-user"',
+    ]
+    podium("apply", "-f", "-", stdin=experiment(one=60, two=20, three=20))
+    told = podium("diff", "-f", "-", stdin=experiment(one=80, three=20))
+    assert told.out.splitlines() == [
+        "Route one would be updated",
+        "  Rule users: 80 % to one, 20 % to three, by header x-user.",
+        "  Rule users: all of the users of two move to three.",
+        "  Rule users: all of the users of three move to one, though its share goes from 20 to 20 %.",
+        "  Rule users: places depend on the number and order of the variants: leave the list as it is, "
+        "and end one by weight 0.",
+        "  ~ spec.rules[users].to[one].weight: 60 -> 80",
+        "  - spec.rules[users].to[two].weight: 20",
+    ]
+    assert "no user changes" not in told.out
