@@ -3,6 +3,7 @@
 Used by `agent`, before each start of Envoy and then every second or so; calls `admin`. Envoy appends and never looks at
 the file's name again: it goes on in a file that was renamed until it is told to open the name anew. So a full file is
 put aside by renaming it, and no line is lost. A file that somebody else has renamed or removed is begun anew as well.
+Where a full one cannot be put aside, it goes on to what all of them together may take, and is emptied there.
 
 Nothing here keeps a gateway from its work. What cannot be done is a `problem`, and is tried again; Envoy drops the
 lines that it cannot write, and counts them.
@@ -28,7 +29,7 @@ _LOST = "filesystem.write_failed"
 _LOST_EVERY = 10.0
 """Seconds between looks at Envoy's counter of what it could not write."""
 _AGAIN_AFTER = 5.0
-"""Seconds before a file that could not be had is tried again."""
+"""Seconds before a file that could not be had, or put aside, is tried again."""
 _SHARED = 0o640
 """Bits of a file's mode that the next one takes over, so that a group that was let in by hand stays in."""
 
@@ -44,9 +45,10 @@ class Record:
         # Whoever was here before may have renamed the file, and ended before it could say so.
         self._reopen = True
         self._next_try = 0.0
+        self._next_turn = 0.0
         self._next_look = 0.0
         self._failed: int | None = None
-        self._problems = {"file": "", "lost": ""}
+        self._problems = {"file": "", "full": "", "whole": "", "lost": ""}
 
     @property
     def problem(self) -> str:
@@ -64,16 +66,11 @@ class Record:
             return False
         try:
             if self._file is None or not _is_same(self._file, self._place):
-                fresh = _opened(self._place)
-                self._let_go()
-                self._file, self._reopen = fresh, True
+                self._begin(_opened(self._place))
         except OSError as error:
             self._let_go()
             self._next_try = time.monotonic() + _AGAIN_AFTER
-            words = f"no access record: {self._place}: {error.strerror or error}"
-            if self._problems["file"] != words:
-                log.error("%s", words)
-            self._problems["file"] = words
+            self._say("file", f"no access record: {self._place}: {error.strerror or error}")
         else:
             self._problems["file"] = ""
         return self.held
@@ -99,23 +96,49 @@ class Record:
         self._let_go()
 
     def _rotate(self, place: Path, rules: AccessRecord) -> None:
-        if self._file is None or os.fstat(self._file).st_size < rules.size:
+        if self._file is None:
             return
-        scratch = place.with_name(f".{place.name}.new")
-        fresh: int | None = None
+        # After a failure also one that is not full: so it is known when there is nothing in the way any more.
+        if os.fstat(self._file).st_size < rules.size and not self._problems["full"]:
+            return
+        most = rules.size * (rules.kept + 1)
+        if time.monotonic() >= self._next_turn:
+            try:
+                self._begin(_turned(place, self._file, rules.kept))
+            except OSError as error:
+                self._next_turn = time.monotonic() + _AGAIN_AFTER
+                self._say(
+                    "full",
+                    f"the access record {place} is not put aside: {error.strerror or error}; until it can be, it is "
+                    f"emptied at {most} bytes",
+                )
+        if self._problems["full"]:
+            self._keep_bounded(self._file, most)
+
+    def _keep_bounded(self, file: int, most: int) -> None:
+        """Empty a file that cannot be put aside. Envoy only ever appends, so it goes on at the beginning."""
+        if os.fstat(file).st_size < most:
+            return
         try:
-            scratch.unlink(missing_ok=True)
-            fresh = _opened(scratch, mode=stat.S_IMODE(os.fstat(self._file).st_mode) & _SHARED)
-            _put_aside(place, rules.kept)
-            scratch.replace(place)
+            os.ftruncate(file, 0)
         except OSError as error:
-            if fresh is not None:
-                os.close(fresh)
-            self._problems["file"] = f"the access record is not put aside: {error.strerror or error}"
-            log.error("%s", self._problems["file"])
-            return
+            # One that may only be appended to, say: whoever has seen to that has to see to its size.
+            self._say("whole", f"the access record cannot be emptied either: {error.strerror or error}")
+        else:
+            self._problems["whole"] = ""
+            log.error("the access record was emptied at %d bytes: it could not be put aside", most)
+
+    def _begin(self, fresh: int) -> None:
+        """Envoy is to go on in this file."""
         self._let_go()
-        self._file, self._reopen = fresh, True
+        self._file, self._reopen, self._next_turn = fresh, True, 0.0
+        self._problems["full"] = self._problems["whole"] = ""
+
+    def _say(self, which: str, words: str) -> None:
+        """A problem is logged when it comes, and not with each try."""
+        if words and self._problems[which] != words:
+            log.error("%s", words)
+        self._problems[which] = words
 
     async def _look(self) -> None:
         """Envoy counts from zero after each start."""
@@ -123,10 +146,8 @@ class Record:
         failed = sum(int(one["value"]) for one in found if one.get("name") == _LOST)
         before, self._failed = self._failed, failed
         lost = failed > 0 if before is None else failed > before
-        words = "lines of the access record are lost: Envoy cannot write them (a full disk?)" if lost else ""
-        if words and not self._problems["lost"]:
-            log.error("%s", words)
-        self._problems["lost"] = words
+        words = "lines of the access record are lost: Envoy cannot write them (a full disk?)"
+        self._say("lost", words if lost else "")
 
     def _let_go(self) -> None:
         if self._file is not None:
@@ -153,6 +174,23 @@ def _opened(path: Path, mode: int = 0o600) -> int:
         os.close(handle)
         raise
     return handle
+
+
+def _turned(place: Path, file: int, kept: int) -> int:
+    """A new file at the place of this one, which is put aside. Raises OSError; then there is none, and most often
+    nothing has changed."""
+    scratch = place.with_name(f".{place.name}.new")
+    scratch.unlink(missing_ok=True)
+    fresh = _opened(scratch, mode=stat.S_IMODE(os.fstat(file).st_mode) & _SHARED)
+    try:
+        _put_aside(place, kept)
+        scratch.replace(place)
+    except OSError:
+        os.close(fresh)
+        with contextlib.suppress(OSError):
+            scratch.unlink()
+        raise
+    return fresh
 
 
 def _is_same(handle: int, path: Path) -> bool:

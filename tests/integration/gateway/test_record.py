@@ -304,6 +304,25 @@ def test_a_place_that_is_no_place_stops_nothing(server: WireServer) -> None:
         gateway.close()
 
 
+def test_where_nothing_can_be_put_aside_the_file_is_bounded_all_the_same(server: WireServer) -> None:
+    with serving(server, record=AccessRecord(size=20_000, kept=1)) as (gateway, _):
+        place = gateway.settings.record_file
+        assert place is not None
+        # A folder that cannot be written to would stop nobody where the tests run as root.
+        in_the_way = place.with_name("access.log.1")
+        in_the_way.mkdir()
+        inode = place.stat().st_ino
+        with Load(gateway.port, path=PATH, rate=200, connections=4) as load:
+            until(lambda: gateway.agent_log().count("the access record was emptied") >= 2, 60, 0.05)
+            assert "is not put aside" in problem(server) and str(in_the_way) in problem(server)
+            # In place: Envoy goes on in it, at its beginning.
+            assert place.stat().st_ino == inode
+            in_the_way.rmdir()
+            until(lambda: not problem(server) and lines(in_the_way), 60, 0.05)
+        assert load.failures == []
+        assert gateway.agent_log().count("is not put aside") == 1
+
+
 @pytest.mark.parametrize("what", ["folder", "link", "pipe"])
 def test_what_is_no_file_of_ours_is_not_written_to(server: WireServer, what: str) -> None:
     gateway = Gateway(server.url)
