@@ -151,7 +151,7 @@ def _rule(
         max_body=max((entry.max_body for entry in served), default=16 * 2**20),
         unavailable="" if answering else words,
         absent=tuple(f"{given}: {reason}" for given, reason in absent.items()),
-        salt=salt if alone is None or rule.sticky is not None else alone.salt,
+        salt=(rule.sticky.salt or salt) if rule.sticky else salt if alone is None else alone.salt,
     )
 
 

@@ -249,7 +249,7 @@ def _with_strategy(
             replace(entry, shadow=(shadow, basis_points(strategy.percent))) if shadow is not None else entry
         )
     if isinstance(strategy, AbTestStrategy) and strategy.sticky is not None:
-        salt = f"{entry.uid}/{rollout.spec.candidate_revision}"
+        salt = f"{strategy.sticky.salt or entry.uid}/{rollout.spec.candidate_revision}"
         return replace(entry, sticky=strategy.sticky, salt=salt)
     return entry
 

@@ -183,6 +183,9 @@ class StickyKey(Spec):
     cookie: str | None = None
     claim: str | None = None
     """Of the caller's token: `sub`, its name, or one that `podium token create --claim` has put into it."""
+    salt: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
+    """What users are shuffled by. None: the object's uid, so that one which is made again deals its users anew. Where
+    two have the same salt, the same users meet the first variant of both."""
 
     @model_validator(mode="before")
     @classmethod

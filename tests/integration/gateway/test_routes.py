@@ -105,6 +105,22 @@ def test_a_user_stays_where_it_is_while_shares_grow_and_where_it_is_can_be_told(
     assert both / USERS == pytest.approx(0.25, abs=0.08)
 
 
+def test_routes_with_one_salt_deal_alike_and_a_route_that_is_made_again_too(world: World) -> None:
+    def halves(salt: str | None) -> dict[str, Any]:
+        return split(("churn", 50), ("small", 50), sticky={"header": "x-user", "salt": salt})
+
+    started(world, route("front", halves("sale")), route("again", halves("sale")))
+    before = variants(world.gateway)
+    assert all(
+        before[user] == ("small" if place_of("sale", f"user-{user}") < 5000 else "churn") for user in before
+    )
+    assert variants(world.gateway, path="/v2/models/again/infer") == before
+    # Without one, the uid deals them anew.
+    loaded(world, world.server.put(route("front", halves(None))))
+    after = variants(world.gateway)
+    assert sum(after[user] == before[user] for user in before) < 0.7 * USERS
+
+
 def test_without_its_key_a_request_is_spread_at_random(world: World) -> None:
     gateway = started(
         world, route("front", split(("churn", 50), ("small", 50), sticky={"header": "x-user"}))

@@ -150,6 +150,7 @@ def test_the_salt_is_the_same_in_every_test_of_a_candidate_and_another_for_the_n
     first, again = planned(sticky=STICKY), planned(sticky=STICKY, weight=10)
     assert first.salt == again.salt == "d/churn-00002"
     assert planned("churn-00003", sticky=STICKY).salt != first.salt
+    assert planned(sticky={**STICKY, "salt": "sale"}).salt == "sale/churn-00002"
     assert (planned().sticky, planned().salt) == (None, "")
 
 

@@ -148,6 +148,20 @@ def test_a_hundred_thousand_users_are_spread_evenly_and_stay() -> None:
     assert len(after & other) / 1000 == pytest.approx(25, abs=0.5)
 
 
+def test_a_salt_of_ones_own_is_in_the_place_of_the_uid() -> None:
+    shares = (("a", 50), ("b", 50))
+    assert plan(to(*shares, sticky={"header": "x-user"})).rules[0].salt == "salt"
+    salted = plan(to(*shares, sticky={"header": "x-user", "salt": "sale"}))
+    assert salted.rules[0].salt == "sale"
+    request = RouteTestRequest(headers={"x-user": "u7"})
+    assert tell(salted, request).answering[0].deployment == ("b" if place_of("sale", "u7") < 5000 else "a")
+    for wrong in ("", "a b", "\\1", "-", "x" * 65):
+        with pytest.raises(ValueError, match="salt"):
+            plan(to(*shares, sticky={"header": "x-user", "salt": wrong}))
+    with pytest.raises(ValueError, match="exactly one of header"):
+        plan(to(*shares, sticky={"salt": "sale"}))
+
+
 def test_telling_why() -> None:
     made = plan(
         {

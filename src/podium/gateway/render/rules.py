@@ -111,7 +111,8 @@ def _keys(plan: RoutePlan, rule: RulePlan) -> str:
     """What the rule's weights are looked up by: its content, not its place. A rule that is put before it, or that goes
     to others, has keys of its own, so that the routes from before keep their weights until they are gone."""
     match = rule.match.model_dump(mode="json") if rule.match is not None else None
-    sticky = rule.sticky.model_dump(mode="json") if rule.sticky is not None else None
+    # Who is dealt where has no part in the weights: keys are those from before there was a salt.
+    sticky = rule.sticky.model_dump(mode="json", exclude={"salt"}) if rule.sticky is not None else None
     content = fragment([match, sticky, [arm.cluster for arm, _ in rule.slots]])
     return rule_prefix(plan.workspace, plan.route, hashlib.sha256(content).hexdigest()[:12])
 
