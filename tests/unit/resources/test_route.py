@@ -6,6 +6,7 @@ import pytest
 
 from podium.resources.errors import InvalidInput
 from podium.resources.kinds import parse_applied
+from podium.resources.route_test import RouteTestRequest
 
 
 def applied(*rules: Any, **spec: Any) -> Any:
@@ -169,3 +170,9 @@ def test_all_deployments_that_it_names() -> None:
         {"to": "c", "shadow": [{"deployment": "d"}], "cascade": {"deployment": "e"}},
     )
     assert made.spec.deployments == ("a", "b", "c", "d", "e")
+
+
+def test_a_request_is_tested_as_the_gateway_lets_it_pass() -> None:
+    for name in ("x_user", "X-User_Id"):
+        with pytest.raises(ValueError, match=f"{name}: the gateway lets no header with '_' in its name pass"):
+            RouteTestRequest(headers={name: "x"})
