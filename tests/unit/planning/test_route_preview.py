@@ -66,6 +66,11 @@ def test_another_key_draws_everybody_anew() -> None:
     assert told[-1] == (
         "Rule users: all users are drawn anew: they are told apart by header x-id, not by header x-user."
     )
+    salted = users(a=50, b=50)
+    salted["sticky"]["salt"] = "spring"
+    assert describe(route(users(a=50, b=50)), route(salted)) == [
+        "Rule users: all users are drawn anew: with another salt."
+    ]
 
 
 @pytest.mark.parametrize("seed", range(20))
