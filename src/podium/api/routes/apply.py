@@ -18,7 +18,7 @@ App = Annotated[Services, Depends(services_of)]
 Beside = Annotated[
     str | None,
     Query(
-        max_length=32_768,
+        max_length=4096,
         pattern="^[a-z][-a-z0-9]*(,[a-z][-a-z0-9]*)*$",
         description="With dryRun, of a Route: Deployments that would be applied before it, with commas.",
         examples=["churn,churn-next"],
