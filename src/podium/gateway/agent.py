@@ -64,7 +64,7 @@ class Agent:
         self._reports.gives_way = gives_way
         self._certificate = _watched(settings.certificate)
         self._record = Record(settings, self._admin)
-        self._listener_refused = ""
+        self._listener_refused: bool | None = None
         self._work = asyncio.Event()
         self._access_due = asyncio.Event()
         self._serving = self._reports.serving
@@ -132,6 +132,7 @@ class Agent:
         async with self._handing_over:
             await self._envoy.hand_over()
             self._loader.forget_counts()
+            self._listener_refused = None
         self._reports.due.set()
 
     # --- Envoy -------------------------------------------------------------------------------------------------
@@ -231,6 +232,7 @@ class Agent:
                 wait = min(max(0.1, wait * 2), _LONGEST_RESTART_WAIT)
             else:
                 self._reports.problems["loading"] = ""
+                self._listener_refused = None
                 return wait
 
     async def _report(self) -> None:
@@ -318,17 +320,20 @@ class Agent:
 
     async def _load_listener(self) -> None:
         """Last, so that nothing waits for it: it differs only where the access record's file was lost or is back."""
-        if self._listener_refused:
+        recording = self._record.held
+        if self._listener_refused is recording:
+            # This Envoy would refuse the same one again.
             return
         try:
-            await self._loader.load_listener(recording=self._record.held)
+            await self._loader.load_listener(recording=recording)
         except RefusedByEnvoy as error:
-            # The same one would be refused again.
-            self._listener_refused = (
+            self._listener_refused = recording
+            self._reports.problems["listener"] = (
                 f"the listener is refused, the one before stays in force: {error.message}"
             )
-            self._reports.problems["listener"] = self._listener_refused
-            log.error("%s", self._listener_refused)
+            log.error("%s", self._reports.problems["listener"])
+        else:
+            self._listener_refused, self._reports.problems["listener"] = None, ""
 
     async def _load_certificate(self) -> None:
         if self._certificate is None:

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import socket
 
+import httpx
 import pytest
 
+from podium.gateway.settings import AccessRecord
 from tests.integration.gateway.conftest import Gateway, until
 from tests.integration.gateway.documents import World, deployment, revision
 from tests.integration.gateway.load import Load
@@ -119,3 +122,40 @@ def test_an_address_of_no_known_kind_is_refused_by_us(
     report = server.wait_report(lambda report: _refused(report, "churn"))
     assert "expected unix:/path or http://host:port" in report["rejected"][0]["error"]
     assert gateway.get("/v2/models/churn/infer").status_code == 200
+
+
+@pytest.mark.parametrize("chance", ["another wish", "a new Envoy"])
+def test_a_listener_that_was_refused_is_tried_again(server: WireServer, chance: str) -> None:
+    """Its port belongs to somebody else: the running Envoy goes on with the one before."""
+    gateway = Gateway(server.url)
+    place = gateway.folder / "record" / "requests.jsonl"
+    gateway.given["record"] = AccessRecord(path=place)
+
+    def refused() -> bool:
+        return "listener is refused" in str(server.reports[-1]["envoy"]["problem"])
+
+    try:
+        version = World(server, gateway).deploy("churn")
+        gateway.start_agent()
+        server.wait_loaded(version, 60)
+        gateway.signal_agent(signal.SIGKILL)
+        with socket.socket() as somebody:
+            somebody.bind(("127.0.0.1", 0))
+            somebody.listen()
+            port = gateway.given["port"] = somebody.getsockname()[1]
+            gateway.start_agent()
+            # Another listener than the one that was there when the agent came up: with a record.
+            until(lambda: gateway.agent_log().count("no access record") == 2, 60, 0.05)
+            place.parent.mkdir()
+            until(refused, 60, 0.05)
+            assert gateway.get("/v2/models/churn/infer").status_code == 200
+        if chance == "another wish":
+            place.unlink()
+            place.parent.rmdir()
+        else:
+            os.kill(gateway.envoy_pid(), signal.SIGKILL)
+        until(lambda: not refused(), 25, 0.05)
+        answer = httpx.get(f"http://127.0.0.1:{port}/v2/models/churn/infer", trust_env=False, timeout=20)
+        assert answer.status_code == 200
+    finally:
+        gateway.close()
