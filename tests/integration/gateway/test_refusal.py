@@ -154,7 +154,7 @@ def test_a_listener_that_was_refused_is_tried_again(server: WireServer, chance: 
             place.parent.rmdir()
         else:
             os.kill(gateway.envoy_pid(), signal.SIGKILL)
-        until(lambda: not refused(), 25, 0.05)
+        until(lambda: not refused(), 60, 0.05)
         answer = httpx.get(f"http://127.0.0.1:{port}/v2/models/churn/infer", trust_env=False, timeout=20)
         assert answer.status_code == 200
     finally:
