@@ -19,13 +19,13 @@ from benchmarks.agents import deployed, routed
 from podium.api.tokens import ISSUER, TokenAuthority
 from podium.gateway.fleet import Fleet
 from podium.gateway.loader import rendered
-from podium.gateway.render import access, limits, record
+from podium.gateway.render import access, adaptive, limits, record
 from podium.gateway.render.bootstrap import bootstrap
 from podium.gateway.render.document import document
 from podium.gateway.render.listener import listener
 from podium.gateway.render.routes import route_table
 from podium.gateway.render.weights import weights_document
-from podium.gateway.settings import ACCESS, LIMITS, REVOKED, TOKENS, AccessRecord, GatewaySettings
+from podium.gateway.settings import ACCESS, ADAPTIVE, LIMITS, REVOKED, TOKENS, AccessRecord, GatewaySettings
 
 ROUTE, ARMS, USERS = "churn", ("one", "two"), 256
 STICKY = "x-user"
@@ -72,6 +72,7 @@ def full(folder: Path, port: int, sockets: Sequence[Path], recorded: Path) -> Ch
         TOKENS: access.tokens(rules, choosing=choosing), REVOKED: access.revoked(rules),
         ACCESS: access.access(rules, ["default"]),
         LIMITS: limits.limits_document(limits.together(piece.buckets for piece in pieces)),
+        ADAPTIVE: adaptive.adaptive_document({}),
     }  # fmt: skip
     [own] = _resources(listener(settings))
     [table] = _resources(route_table([piece.routes for piece in pieces], configured=True, version="0"))
@@ -80,7 +81,7 @@ def full(folder: Path, port: int, sockets: Sequence[Path], recorded: Path) -> Ch
     manager["route_config"] = table
     for place, one in enumerate(manager["http_filters"]):
         if "config_discovery" in one:
-            filters = {**access.FILTERS, **limits.FILTERS}
+            filters = {**access.FILTERS, **limits.FILTERS, **adaptive.FILTERS}
             [kind] = [kind for kind, (name, _) in filters.items() if name == one["name"]]
             [inline] = _resources(delivered[kind])
             if one.get("disabled"):

@@ -149,7 +149,9 @@ class Replica:
     async def _open_held(self) -> None:
         await self._open()
         most = max(TAKEN_OVER_AT_ONCE, 2 * self._config.batch_max_size)
-        waited = await take_over(self._socket, self._http, min(most, self._config.queue_max_length))
+        # Half of the queue is for who comes meanwhile, over connections whose first request is answered.
+        half = max(1, self._config.queue_max_length // 2)
+        waited = await take_over(self._socket, self._http, min(most, half))
         log.info("took over", extra={"connections": waited})
 
     async def _accept(self) -> asyncio.Server:

@@ -320,7 +320,7 @@ def _small() -> dict[str, Any]:
         "GatewayList": _shape(items={"type": "array", "items": _shape(
             name=_TEXT, seenAt=_TIME, observedVersion=_NUMBER,
             rejected={"type": "array", "items": {"type": "object"}}, envoy={"type": "object"},
-            instance={"$ref": f"{_REF}ReportingInstance"})}),
+            instance={"anyOf": [{"$ref": f"{_REF}ReportingInstance"}, {"type": "null"}]})}),
         "ForgottenGateway": _shape(name=_TEXT, seenAt=_TIME, observedVersion=_NUMBER),
         "Health": _shape(status={"const": "ok"}, version=_TEXT),
         "Readiness": _shape(status={"const": "ok"}, version=_TEXT, schema=_TEXT, resourceVersion=_NUMBER),

@@ -52,8 +52,9 @@ class PublishedEnvoy(OneEnvoy):
         clusters: Iterable[bytes],
         rules: access.AccessRules | None = None,
         held: Iterable[Mapping[bytes, int]] = (),
+        adapting: Mapping[str, bytes] | None = None,
     ) -> None:
-        super().write(routes, clusters, rules, held)
+        super().write(routes, clusters, rules, held, adapting)
         self._files.write(WEIGHTS, weights_document(self._weights))
 
     def serve(self, plans: Iterable[RoutePlan], rules: access.AccessRules | None = None) -> "PublishedEnvoy":

@@ -3,6 +3,7 @@ server. Tests say what is wished, as the Deployment reconciler would."""
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import http.client
 import json
@@ -203,7 +204,7 @@ class Scaled:
     # --- requests ------------------------------------------------------------------------------------------------
 
     def ask(self, numbers: int = 2) -> tuple[int, Any]:
-        """Status, and the sum or the problem's detail; a connection of its own."""
+        """Status, and the sum or what went wrong; a connection of its own."""
         connection = http.client.HTTPConnection("127.0.0.1", self.gateway.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(
@@ -211,9 +212,10 @@ class Scaled:
             )
             answer = connection.getresponse()
             document = json.loads(answer.read())
-        return answer.status, document["outputs"][0]["data"][0] if answer.status == 200 else document[
-            "detail"
-        ]
+        if answer.status == 200:
+            return 200, document["outputs"][0]["data"][0]
+        # A replica's own problems are those of the inference protocol.
+        return answer.status, document.get("detail") or document["error"]
 
     def close(self) -> None:
         self.stop_control()
@@ -225,6 +227,7 @@ class Scaled:
         self.gateway.close()
 
 
+@functools.cache
 def body_of(numbers: int) -> bytes:
     """A request whose answer is that many halves; about 5 bytes each."""
     tensor = {"name": "x", "datatype": "FP64", "shape": [1, numbers], "data": [0.5] * numbers}

@@ -23,7 +23,7 @@ from tests.integration.gateway.upstreams import Reply, says, upstreams
 ROUTES, REQUESTS = 100, 8
 RULES, VARIANTS = 4, 4
 TEXTS = ("gold", "golden", "GOLD", "old", "g", "", "a b", "x,y", 'q"', "(", "gold;silver", "a\\b", "é", "É")
-NAMES = ("x-a", "x-b", "x_c")
+NAMES = ("x-a", "x-b", "x-c")
 PATHS = (
     "",
     "/",

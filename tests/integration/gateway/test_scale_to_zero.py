@@ -54,7 +54,8 @@ def test_to_sleep_and_back_under_load() -> None:
 
 def test_who_comes_while_all_sleep_is_answered_without_server_and_agent() -> None:
     """A burst, some of it with large bodies; what happened meanwhile is found by the next server."""
-    with scaled(load="time.sleep(0.5)", runtime={"maxBody": "3Mi", "queueLength": 16}) as site:
+    # It loads for longer than the burst takes to arrive: who comes later is no longer one of those who wait.
+    with scaled(load="time.sleep(4)", runtime={"maxBody": "3Mi", "queueLength": 16}) as site:
         site.wish(0, sleeping=True)
         before = site.reaches("Dormant").replicas[0]
         assert (before.pid, site.status.ready_replicas, site.status.phase) == (None, 0, "Idle")

@@ -16,7 +16,8 @@ from podium_runtime.http.listener import HttpServer
 
 _SILENT_SECONDS = 0.1
 """A connection that says nothing for so long holds up nobody behind it: its client has gone, or is slow."""
-_LOOK_SECONDS = 0.001
+_LOOK_SECONDS, _LOOK_AT_ONE = 0.001, 2e-6
+"""Between two looks, and more for each connection, so that thousands are not looked through all the time."""
 
 
 class _Place:
@@ -38,9 +39,19 @@ class _Place:
             return time.monotonic() - self._accepted_at > _SILENT_SECONDS
         return self._first.answered or self._first.streaming or latest is not self._first
 
+    def is_silent(self) -> bool:
+        """Has nothing been asked yet?"""
+        return self._first is None
+
     def is_arriving(self) -> bool:
         """Is the size of its body still unknown? That of one that has arrived is in the listener's account."""
         return self._first is None or not self._first.complete
+
+
+def _begun_streams(listener: HttpServer) -> int:
+    """Requests that are not answered to the end, and hold up nobody."""
+    latest = [connection.latest for connection in listener.connections]
+    return sum(one is not None and one.streaming and not one.answered for one in latest)
 
 
 async def take_over(listening: socket.socket, listener: HttpServer, at_once: int) -> int:
@@ -51,8 +62,12 @@ async def take_over(listening: socket.socket, listener: HttpServer, at_once: int
     while True:
         places = [place for place in places if not place.is_free()]
         arriving = sum(place.is_arriving() for place in places)
-        if len(places) >= at_once or (places and (arriving + 1) * listener.max_body > listener.room):
-            await asyncio.sleep(_LOOK_SECONDS)
+        # A connection whose first request is answered brings the next one while others are still to be accepted.
+        taken = listener.active + sum(place.is_silent() for place in places)
+        if taken >= at_once:
+            taken -= _begun_streams(listener)
+        if taken >= at_once or (places and (arriving + 1) * listener.max_body > listener.room):
+            await asyncio.sleep(_LOOK_SECONDS + _LOOK_AT_ONE * len(listener.connections))
             continue
         try:
             accepted, _ = listening.accept()

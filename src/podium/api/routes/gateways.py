@@ -83,5 +83,5 @@ def _shown(row: GatewayRow, may_enter: Any) -> dict[str, Any]:
         "observedVersion": row.observed_version,
         "rejected": [item for item in row.rejected if may_enter(str(item.get("workspace", "")))],
         "envoy": {name: value for name, value in row.detail.items() if name not in (INSTANCE, FORMER)},
-        **({"instance": instance} if instance else {}),
+        "instance": instance,
     }
