@@ -357,7 +357,8 @@ def test_two_gateways_do_not_share_a_file(server: WireServer) -> None:
                 lambda: any("another gateway writes there" in report["envoy"]["problem"] for report in server.reports),
                 60,
             )  # fmt: skip
-            assert gateway.get(PATH).status_code == 200 and second.get(PATH).status_code == 200
+            until(lambda: second.get(PATH).status_code == 200, 60)
+            assert gateway.get(PATH).status_code == 200
         finally:
             second.close()
 
