@@ -184,10 +184,21 @@ def busy_shares(readings: Iterable[ProcessorReading], seconds: float, end: float
         for before, after in pairwise(some):
             used = max(0.0, after.seconds - reached)
             reached = max(reached, after.seconds)
-            overlap = min(after.at, end) - max(before.at, end - seconds)
-            if overlap > 0 and after.at > before.at:
-                total += used * overlap / (after.at - before.at) / after.processors
+            total += used * share_within(before, after, end - seconds, end) / after.processors
     return total / seconds
+
+
+class _Timed(Protocol):
+    @property
+    def at(self) -> float: ...
+
+
+def share_within(before: _Timed, after: _Timed, start: float, end: float) -> float:
+    """How much of what two readings differ by belongs to the time from `start` to `end`, 0 to 1: between two readings
+    everything happened evenly."""
+    overlap = min(after.at, end) - max(before.at, start)
+    span = after.at - before.at
+    return overlap / span if overlap > 0 and span > 0 else 0.0
 
 
 def _series_load(readings: Sequence[Reading], start: float, end: float) -> WindowLoad:
@@ -198,11 +209,9 @@ def _series_load(readings: Sequence[Reading], start: float, end: float) -> Windo
     whole: tuple[Reading, Reading] | None = None
     seen = [reading.active for reading in readings if start <= reading.at <= end]
     for before, after in pairwise(readings):
-        overlap = min(after.at, end) - max(before.at, start)
-        span = after.at - before.at
-        if overlap <= 0 or span <= 0:
+        share = share_within(before, after, start, end)
+        if share == 0:
             continue
-        share = overlap / span
         for name in sums:
             sums[name] += share * max(0.0, getattr(after, name) - getattr(before, name))
         if share == 1:
@@ -210,7 +219,7 @@ def _series_load(readings: Sequence[Reading], start: float, end: float) -> Windo
         else:
             for edge, count in _counted(before, after).items():
                 histogram[edge] += share * count
-        under_way += overlap * (before.active + after.active) / 2
+        under_way += share * (after.at - before.at) * (before.active + after.active) / 2
         joined += share * (after.active - before.active)
     if whole is not None:
         # Whatever lies between two readings within the window is their difference, and so is all of it together.

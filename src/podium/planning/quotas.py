@@ -9,7 +9,8 @@ team from mending its model. Of Routes their rules count: those of all workspace
 from collections.abc import Callable, Iterable, Mapping
 
 from podium.resources.deployment import DeploymentSpec
-from podium.resources.kinds import Deployment, Route
+from podium.resources.kinds import Deployment, Route, Workspace
+from podium.resources.load import QuotaLoad
 from podium.resources.model import Quota, QuotaUse
 from podium.resources.quantities import format_size
 from podium.resources.route import RouteSpec
@@ -66,6 +67,20 @@ def quota_use(deployments: Iterable[Deployment], routes: Iterable[Route]) -> Quo
         rules=sum(len(one.spec.rules) for one in routes if one.metadata.deletion_requested_at is None),
         deployments=len(counted),
         ready_replicas=sum(one.status.ready_replicas for one in counted),
+    )
+
+
+def quota_load(workspace: Workspace, deployments: Iterable[Deployment], routes: Iterable[Route]) -> QuotaLoad:
+    """deployments, routes: all of that workspace."""
+    used, quota = quota_use(deployments, routes), workspace.spec.quota
+    return QuotaLoad(
+        workspace=workspace.metadata.name,
+        replicas=used.replicas,
+        replica_limit=quota.replicas,
+        memory=used.memory,
+        memory_limit=quota.memory,
+        rules=used.rules,
+        rule_limit=quota.rules,
     )
 
 

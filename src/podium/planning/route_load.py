@@ -1,4 +1,4 @@
-"""What came to a Route in the last seconds, and how much of a quota is used, as `podium top` shows them. Pure.
+"""What came to a Route in the last seconds, as `podium top` shows it. Pure.
 
 Called by `api.routes.traffic` with rows of the store. Counters are cumulative since a start of Envoy, as in `load`.
 """
@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Protocol
 
-from podium.planning.quotas import quota_use
-from podium.resources.kinds import Deployment, Route, Workspace
-from podium.resources.load import QuotaLoad, RouteLoad, RuleLoad, VariantWeight
+from podium.planning.load import share_within
+from podium.resources.kinds import Route
+from podium.resources.load import RouteLoad, RuleLoad, VariantWeight
 from podium.resources.route import Rule
 
 _COUNTED = ("requests", "errors", "refused", "limited")
@@ -61,20 +61,6 @@ def route_traffic(
     )
 
 
-def quota_load(workspace: Workspace, deployments: Iterable[Deployment], routes: Iterable[Route]) -> QuotaLoad:
-    """deployments, routes: all of that workspace."""
-    used, quota = quota_use(deployments, routes), workspace.spec.quota
-    return QuotaLoad(
-        workspace=workspace.metadata.name,
-        replicas=used.replicas,
-        replica_limit=quota.replicas,
-        memory=used.memory,
-        memory_limit=quota.memory,
-        rules=used.rules,
-        rule_limit=quota.rules,
-    )
-
-
 def _counted(
     readings: Iterable[RouteReading], reports: Mapping[str, float], seconds: float
 ) -> dict[str, float]:
@@ -89,11 +75,9 @@ def _counted(
         end = reports[gateway]
         some.sort(key=lambda reading: reading.at)
         for before, after in pairwise(some):
-            overlap = min(after.at, end) - max(before.at, end - seconds)
-            if overlap > 0 and after.at > before.at:
-                for name in sums:
-                    more = max(0, getattr(after, name) - getattr(before, name))
-                    sums[name] += more * overlap / (after.at - before.at)
+            share = share_within(before, after, end - seconds, end)
+            for name in sums:
+                sums[name] += share * max(0, getattr(after, name) - getattr(before, name))
     return sums
 
 

@@ -78,11 +78,16 @@ def record(
 def _keep(connection: Connection, where: Table, at: float, rows: list[dict[str, Any]]) -> None:
     if rows:
         connection.execute(plain_insert(where), rows)
+    prune(connection, where, at, len(rows))
+
+
+def prune(connection: Connection, where: Table, at: float, came: int) -> None:
+    """What is too old goes along the way, a little more than what came."""
     old = (
         select(where.c.id)
         .where(where.c.at < at - KEPT_SECONDS)
         .order_by(where.c.at)
-        .limit(2 * len(rows) + _LEAST_PRUNED)
+        .limit(2 * came + _LEAST_PRUNED)
     )
     connection.execute(delete(where).where(where.c.id.in_(old)))
 

@@ -7,13 +7,11 @@ Called by `store`. Not versioned, not audited, kept as long as the load of the g
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, select
 from sqlalchemy import insert as plain_insert
 
-from podium.store.load import KEPT_SECONDS
+from podium.store.load import prune
 from podium.store.tables import processor_times as table
-
-_LEAST_PRUNED = 50
 
 
 @dataclass(frozen=True)
@@ -34,15 +32,9 @@ _COLUMNS = [column for column in table.c if column.name != "id"]
 
 
 def record(connection: Connection, at: float, rows: Sequence[ProcessorTimeRow]) -> None:
-    """What was seen at one look. What is too old goes along the way, a little more than what came."""
+    """What was seen at one look."""
     connection.execute(plain_insert(table), [dict(vars(row)) for row in rows])
-    old = (
-        select(table.c.id)
-        .where(table.c.at < at - KEPT_SECONDS)
-        .order_by(table.c.at)
-        .limit(2 * len(rows) + _LEAST_PRUNED)
-    )
-    connection.execute(delete(table).where(table.c.id.in_(old)))
+    prune(connection, table, at, len(rows))
 
 
 def read(

@@ -104,7 +104,16 @@ def test_a_line_says_who_asked_what_and_how_it_ended(
     assert ask("empty", "/v2/models/empty/infer", json=body) == 503
     assert ask("reading", "/v2/models/churn", method="GET") == 200
     found = {one.get("requestId"): one for one in recorded(gateway, 11)}
+    _is_told(found, body)
+    place = gateway.settings.record_file
+    assert place is not None
+    assert stat.S_IMODE(place.stat().st_mode) == 0o600
+    text = place.read_text()
+    assert SECRET not in text and good.split(".")[2] not in text and "uthorization" not in text
 
+
+def _is_told(found: dict[Any, dict[str, Any]], body: dict[str, Any]) -> None:
+    """found: request id -> its line."""
     said = found["answered"]
     assert {name: said[name] for name in ("caller", "route", "cluster", "method", "path")} == {
         "caller": "ann", "route": "deployment:default/churn", "cluster": "default_churn-00001_live",
@@ -135,11 +144,6 @@ def test_a_line_says_who_asked_what_and_how_it_ended(
     assert (found["unknown"]["status"], found["unknown"]["reason"]) == (404, "direct_response")
     assert (found["empty"]["route"], found["empty"]["status"]) == ("deployment:default/empty", 503)
     assert found["reading"]["method"] == "GET"
-    place = gateway.settings.record_file
-    assert place is not None
-    assert stat.S_IMODE(place.stat().st_mode) == 0o600
-    text = place.read_text()
-    assert SECRET not in text and good.split(".")[2] not in text and "uthorization" not in text
 
 
 HOSTILE: dict[str, bytes] = {

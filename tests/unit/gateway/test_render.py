@@ -380,7 +380,11 @@ def test_envoy_takes_whatever_specs_allow(tmp_path: Path, found: list[Wish], gon
         timeout=60,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    # And the next agent reads the same out of the files.
+    _is_read_back(table, found, pieces)
+
+
+def _is_read_back(table: Any, found: list[Wish], pieces: list[Any]) -> None:
+    """The next agent reads the same out of the files."""
     read = entries_of(json.dumps(table).encode())
     assert is_configured(json.dumps(table).encode())
     for wish, piece in zip(found, pieces, strict=True):

@@ -14,7 +14,8 @@ from podium.api.openapi import answer
 from podium.api.problems import described
 from podium.api.services import Services, services_of
 from podium.api.wire import JSON
-from podium.planning.route_load import quota_load, route_traffic
+from podium.planning.quotas import quota_load
+from podium.planning.route_load import route_traffic
 from podium.planning.traffic import deployment_traffic
 from podium.resources.kinds import AnyResource
 from podium.resources.load import Traffic
