@@ -12,8 +12,8 @@ from podium.api.tokens import (
     TokenAuthority,
     check_private,
     load_or_create,
-    write_private,
 )
+from podium.resources.durable import replace_file
 from podium.resources.errors import AlreadyExists, NotFound, Unauthenticated
 from podium.resources.kinds import KINDS
 from podium.resources.shape import DEFAULT_WORKSPACE, Metadata, Resource
@@ -56,7 +56,8 @@ def keep_token(store: Store, authority: TokenAuthority, file: Path, *, subject: 
     # The row first: a token that is on record nowhere would be refused, a row without its token does no harm.
     with store.write(Actor("bootstrap", "system")) as tx:
         tx.add_token(row)
-    write_private(file, token.encode() + b"\n", replace=True)
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    replace_file(file, token.encode() + b"\n", several_writers=True)
     return True
 
 

@@ -8,7 +8,6 @@ that the gateway needs no database; the store keeps only its id, so that it can 
 import base64
 import datetime
 import hashlib
-import os
 import secrets
 import stat
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from podium.resources.claims import as_text
+from podium.resources.durable import create_file
 from podium.resources.errors import Refused, Unauthenticated
 
 ISSUER = "podium"
@@ -148,7 +148,8 @@ def load_or_create(path: Path) -> TokenAuthority:
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        write_private(path, pem, replace=False)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        create_file(path, pem)
     check_private(path)
     loaded = serialization.load_pem_private_key(path.read_bytes(), password=None)
     if not isinstance(loaded, Ed25519PrivateKey):
@@ -164,30 +165,3 @@ def check_private(path: Path) -> None:
             f"{path} can be read by others (mode {mode:04o})",
             next_step=f"chmod 600 {path}, and change what it holds",
         )
-
-
-def write_private(path: Path, content: bytes, *, replace: bool) -> None:
-    """Writes a file that only the owner can read, durably and in one step. With `replace` False an existing file
-    stays as it is."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            draft.replace(path)
-        else:
-            try:
-                os.link(draft, path)
-            except FileExistsError:
-                return
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    finally:
-        draft.unlink(missing_ok=True)

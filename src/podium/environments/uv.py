@@ -24,6 +24,7 @@ from uv import find_uv_bin
 from podium.environments.building import build
 from podium.environments.installer import Installer, Say, UvFailed
 from podium.environments.locks import Lock, check_lock, resolve
+from podium.resources.durable import replace_file
 from podium.resources.errors import NotFound, PodiumError, Unavailable
 
 _COMPLETE = ".complete"
@@ -180,9 +181,9 @@ class Environments:
                     folder, lock=lock_text, python=python, wheel=wheel, installer=self._installer,
                     say=lambda words: self._say(name, words), held=held,
                 )  # fmt: skip
-                _write_durably(
-                    folder / _COMPLETE, json.dumps({"bytes": _tree_size(folder), "python": python})
-                )
+                # In one step: who sees the marker may use the environment, measure it, or take it away.
+                about = {"bytes": _tree_size(folder), "python": python}
+                replace_file(folder / _COMPLETE, json.dumps(about).encode())
             except BaseException:
                 # Half an environment is of no use, and on a full disk in the way.
                 shutil.rmtree(folder, ignore_errors=True)
@@ -240,9 +241,7 @@ class Environments:
         kept = self._wheels / hashlib.sha256(content).hexdigest() / wheel.name
         if not kept.exists() or kept.read_bytes() != content:
             kept.parent.mkdir(mode=0o700, exist_ok=True)
-            draft = kept.with_name(f".{kept.name}.{os.getpid()}")
-            _write_durably(draft, content)
-            draft.replace(kept)
+            replace_file(kept, content, several_writers=True)
         return kept
 
     def _find_wheel(self, sha256: str) -> Path:
@@ -286,17 +285,3 @@ def _tree_size(folder: Path) -> int:
             with contextlib.suppress(OSError):
                 total += os.lstat(os.path.join(place, name)).st_size
     return total
-
-
-def _write_durably(path: Path, content: str | bytes) -> None:
-    """On the disk when it returns, with its name."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -18,7 +18,6 @@ import orjson
 
 from podium.gateway.admin import Admin
 from podium.gateway.binary import Binary
-from podium.gateway.files import replace_file
 from podium.gateway.orphan import spawn_orphan
 from podium.gateway.render.bootstrap import bootstrap
 from podium.gateway.settings import GatewaySettings, Layout
@@ -30,6 +29,7 @@ from podium.processes import (
     new_token,
     terminate,
 )
+from podium.resources.durable import replace_file
 from podium.resources.errors import Refused, Unavailable
 
 log = logging.getLogger(__name__)

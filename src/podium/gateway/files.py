@@ -5,13 +5,13 @@ seen loaded, the content before it stays in the `acknowledged` folder: whoever s
 goes back to what was known to work.
 """
 
-import contextlib
 import os
 import re
 from pathlib import Path
 
 from podium.gateway.render.document import Document
 from podium.gateway.settings import KINDS, Layout
+from podium.resources.durable import flush_folder, replace_file
 
 _VERSION = re.compile(rb'\{"versionInfo":"([0-9a-f]+)"')
 
@@ -63,37 +63,12 @@ class WatchedFiles:
             self._kept(kind).replace(path)
         except FileNotFoundError:
             return False
-        _sync_folder(path.parent)
+        flush_folder(path.parent)
         self._versions[kind] = _version_of(path)
         return True
 
     def _kept(self, kind: str) -> Path:
         return self._layout.acknowledged / f"{kind}.json"
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a private file so that it appears whole or not at all, and survives a power cut."""
-    scratch = path.with_name(f".{path.name}.new")
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            scratch.unlink()
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _version_of(path: Path) -> str | None:

@@ -16,6 +16,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from podium.resources.durable import replace_file
 from podium.resources.errors import IntegrityError
 
 # The variable's name. A token identifies a process, it opens nothing.
@@ -128,22 +129,7 @@ def terminate(identity: ProcessIdentity, grace: float) -> bool:
 
 def write_identity(path: Path, identity: ProcessIdentity) -> None:
     """Keep an identity in a file that only the owner reads: whole or not at all, and safe against a power cut."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    handle = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(asdict(identity), file)
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    replace_file(path, json.dumps(asdict(identity)).encode(), several_writers=True)
 
 
 def read_identity(path: Path) -> ProcessIdentity | None:

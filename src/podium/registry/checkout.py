@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from podium.registry.blobs import CHUNK, BlobStore, damaged
-from podium.registry.local_folder import flush_folder
+from podium.resources.durable import flush_folder
 from podium.resources.errors import IntegrityError, InvalidInput, Issue, NotFound, PodiumError, Unavailable
 from podium.resources.manifest import FileEntry, Manifest, check_path
 

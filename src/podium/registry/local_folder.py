@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from podium.registry.storage import Stored
+from podium.resources.durable import flush_folder
 from podium.resources.errors import NotFound, Unavailable
 
 _BUFFER = 1024 * 1024
@@ -128,15 +129,6 @@ class StagedFile:
             self._file.close()
         with contextlib.suppress(OSError):
             os.unlink(self._path)
-
-
-def flush_folder(folder: Path) -> None:
-    """Make the names in the folder durable: a rename is, only after this. Raises OSError."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _make_folder(folder: Path, root: Path) -> None:

@@ -11,9 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from podium.processes import send_signal
+from podium.processes import send_signal, wait_exit
 from podium.processes.sandbox import Box, Limits, python_roots, scrubbed_environment
-from podium.processes.supervision import Observed, Program, launch, observe, prepare, private_folder
+from podium.processes.supervision import (
+    Observed,
+    Program,
+    kill_left_over,
+    launch,
+    observe,
+    prepare,
+    private_folder,
+)
 
 PYTHON = Path(sys.executable)
 GIB = 2**30
@@ -81,3 +89,5 @@ def boxes(tmp_path: Path) -> Iterator[Boxes]:
             seen = observe(folder)
             if seen is not None and seen.phase != "exited":
                 send_signal(seen.shim, signal.SIGKILL)
+                wait_exit(seen.shim, 10)
+                kill_left_over(seen.shim.token)

@@ -117,15 +117,15 @@ def test_whoever_kills_the_shim_kills_the_replica(boxes: Boxes) -> None:
 
 
 def test_nothing_that_a_replica_started_survives_it(boxes: Boxes) -> None:
-    """Also not what forked twice and left its session."""
+    """Also not what forked twice and left its session. Two write to one log: each line in one piece."""
     code = (
         "import os, signal, sys\n"
         "if os.fork() == 0:\n"
         "    os.setsid()\n"
-        "    if os.fork() == 0: print('escaped', os.getpid(), flush=True); signal.pause()\n"
+        "    if os.fork() == 0: os.write(1, b'escaped %d\\n' % os.getpid()); signal.pause()\n"
         "    os._exit(0)\n"
         "os.wait()\n"
-        "sys.stdin.read(); print('up', flush=True); signal.pause()\n"
+        "sys.stdin.read(); os.write(1, b'up\\n'); signal.pause()\n"
     )
     folder = boxes.start(code)
     running(folder)

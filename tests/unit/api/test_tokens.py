@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from podium.api.tokens import load_or_create, write_private
+from podium.api.tokens import load_or_create
 from podium.resources.errors import Refused, Unauthenticated
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -61,7 +61,8 @@ def test_another_kind_of_key_is_refused(tmp_path: Path) -> None:
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    write_private(tmp_path / "key.pem", pem, replace=False)
+    (tmp_path / "key.pem").write_bytes(pem)
+    (tmp_path / "key.pem").chmod(0o600)
     with pytest.raises(Refused, match="no Ed25519 key"):
         load_or_create(tmp_path / "key.pem")
 
