@@ -52,12 +52,22 @@ def spawn_orphan(
     finally:
         os.close(output)
     deadline = time.monotonic() + _SECONDS
-    # In the middle of its exec a process shows no environment.
-    while (identity := identify(pid, token)) is None:
+    # The shell that is about to become the program carries the token too; who took it for the program would find it
+    # gone in the middle of its exec, when a process shows neither arguments nor environment.
+    while _is_shell(pid) or (identity := identify(pid, token)) is None:
         if not _exists(pid) or time.monotonic() > deadline:
             raise Unavailable(f"{argv[0]} ended at once; its words are in {log}")
         time.sleep(0.0005)
     return identity
+
+
+def _is_shell(pid: int) -> bool:
+    import psutil
+
+    try:
+        return _SCRIPT in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
 
 
 def _exists(pid: int) -> bool:

@@ -24,6 +24,8 @@ TOKEN_VARIABLE = "PODIUM_PROCESS_TOKEN"  # noqa: S105
 _HAS_PROC = Path("/proc/self/stat").exists()
 _HAS_PIDFD = hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")
 _POLL_SECONDS = 0.02
+_EXEC_SECONDS = 1.0
+"""For how long a process that shows no environment or no arguments is taken to be in the middle of an exec."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,13 @@ def is_alive(identity: ProcessIdentity) -> bool:
     A process whose environment may not be read and whose arguments do not show the token is not trusted:
     False.
     """
-    return _start_ticks(identity.pid) == identity.start_ticks and _carries(identity.pid, identity.token)
+    deadline = time.monotonic() + _EXEC_SECONDS
+    while _start_ticks(identity.pid) == identity.start_ticks:
+        carries = _carries(identity.pid, identity.token)
+        if carries is not None or time.monotonic() > deadline:
+            return bool(carries)
+        time.sleep(0.0005)
+    return False
 
 
 def send_signal(identity: ProcessIdentity, number: signal.Signals) -> bool:
@@ -160,21 +168,22 @@ def _start_ticks(pid: int) -> int | None:
     return None if state in (b"Z", b"X") else int(started)
 
 
-def _carries(pid: int, token: str) -> bool:
+def _carries(pid: int, token: str) -> bool | None:
+    """None: it does not show. While the kernel maps a new program (exec), a process has no environment to see."""
     if not token:
         return False
     if not _HAS_PROC:
         return _carries_without_proc(pid, token)
-    wanted = f"{TOKEN_VARIABLE}={token}".encode()
+    wanted, environment, arguments = token.encode(), None, b""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-        if wanted in Path(f"/proc/{pid:d}/environ").read_bytes().split(b"\0"):
-            return True
+        environment = Path(f"/proc/{pid:d}/environ").read_bytes()
+    if f"{TOKEN_VARIABLE}={token}".encode() in (environment or b"").split(b"\0"):
+        return True
     with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-        return any(
-            token.encode() in argument
-            for argument in Path(f"/proc/{pid:d}/cmdline").read_bytes().split(b"\0")
-        )
-    return False
+        arguments = Path(f"/proc/{pid:d}/cmdline").read_bytes()
+    if any(wanted in argument for argument in arguments.split(b"\0")):
+        return True
+    return None if environment == b"" or not arguments else False
 
 
 def _start_ticks_without_proc(pid: int) -> int | None:

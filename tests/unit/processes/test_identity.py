@@ -110,6 +110,25 @@ def test_an_ended_process_leaves_no_zombie_and_is_not_alive(spawn: Callable[...,
     assert not is_alive(identity)
 
 
+def test_in_the_middle_of_an_exec_it_is_alive(spawn: Callable[..., ProcessIdentity]) -> None:
+    """While the kernel maps the new program, a process shows neither arguments nor environment. This one becomes itself
+    again and again; its arguments are many, so that most of its time is spent so."""
+    again = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        "import os, sys; print('up', flush=True); os.execv(sys.orig_argv[0], sys.orig_argv)",
+    ]
+    identity = spawn([*again, *["x" * 100_000] * 10])
+    empty = 0
+    end = time.monotonic() + 20
+    while empty < 3 and time.monotonic() < end:
+        empty += not Path(f"/proc/{identity.pid}/environ").read_bytes()
+        assert is_alive(identity)
+    assert empty
+
+
 def test_a_zombie_is_not_alive() -> None:
     child = subprocess.Popen(SLEEPER, env={"PODIUM_PROCESS_TOKEN": "t" * 32}, stdout=subprocess.PIPE)
     assert child.stdout is not None
