@@ -4,18 +4,16 @@ Called by `deployment`; `planning` carries them out.
 """
 
 import itertools
-import re
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from podium.resources.comparison import DivergenceLimits
 from podium.resources.quantities import Duration, format_duration
-from podium.resources.route import StickyKey
+from podium.resources.route import StickyKey, check_header
 from podium.resources.shape import Spec
 
 PREVIEW_HEADER = "x-podium-preview"
-_HEADER = re.compile(r"[a-z0-9][-a-z0-9_]{0,63}")
 
 
 class CanaryStep(Spec):
@@ -143,13 +141,7 @@ class BlueGreenStrategy(Spec):
     @field_validator("preview_header")
     @classmethod
     def _check_header(cls, value: str) -> str:
-        if not _HEADER.fullmatch(value) or value in {
-            "host",
-            "authorization",
-            "content-type",
-            "content-length",
-        }:
-            raise ValueError("expected a lower-case header name that is not one of HTTP's own")
+        check_header(value)
         return value
 
 

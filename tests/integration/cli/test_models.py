@@ -54,8 +54,8 @@ def test_push_keeps_lineage_requirements_and_fingerprints(
     ("arguments", "words"),
     [
         (["--metric", "auc"], "--metric: expected NAME=NUMBER"),
-        (["--metric", "auc=nan"], "--metric: expected NAME=NUMBER"),
-        (["--metric", "a=1", "--metric", "a=2"], "--metric: a is given twice"),
+        (["--metric", "auc=nan"], "--metric: auc: expected a number such as auc=0.93, got 'nan'"),
+        (["--metric", "a=1", "--metric", "a=2"], "--metric: a: expected once, got twice"),
         (["--lineage", "nosuch.json"], "--lineage: nosuch.json: no such file"),
         (["--requirements", "bad.txt"], "bad.txt, line 2: expected a requirement"),
         (["--dataset", "nosuch.csv"], "datasets: nosuch.csv is no file"),
@@ -190,6 +190,7 @@ def test_a_tokens_claims_are_shown(podium: Podium) -> None:
     for claim, words in (
         (["tier"], "--claim: expected NAME=VALUE, got 'tier'"),
         (["tier=a", "--claim", "tier=b"], "--claim: tier: expected once, got twice"),
+        (["tier="], "--claim: tier: expected a value, got nothing"),
         (["sub=root"], "sub: it has a meaning of its own, as have sub, role, jti"),
     ):
         assert words in podium("token", "create", "x", "--role", "predict", "--claim", *claim, code=1).err

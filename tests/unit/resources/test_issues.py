@@ -90,6 +90,19 @@ def test_an_unknown_field_is_told_the_known_ones_of_the_choice_that_was_made(
     assert words in found(DeploymentSpec, strategy(**wish))[field]
 
 
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("x_try", "the gateway lets no header with '_'"),
+        ("host", "one of HTTP's own"),
+        ("X-Try", "lower-case"),
+    ],
+)
+def test_a_preview_header_that_could_never_be_met_is_refused(header: str, words: str) -> None:
+    said = found(DeploymentSpec, strategy(type="blueGreen", previewHeader=header))
+    assert words in said["rollout.strategy.previewHeader"]
+
+
 @pytest.mark.parametrize("wish", [{}, {"type": "canari"}, {"type": None}], ids=str)
 def test_a_choice_that_is_missing_or_unknown_is_told_all_there_are(wish: dict[str, Any]) -> None:
     assert found(DeploymentSpec, strategy(**wish)) == {

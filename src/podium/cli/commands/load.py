@@ -15,6 +15,7 @@ from podium.cli.exits import Exit
 from podium.cli.following import seconds_of
 from podium.cli.options import grouped
 from podium.cli.output import emit
+from podium.cli.pairs import headers_of
 from podium.cli.progress import Activity
 from podium.cli.session import Session, command, home_folder
 from podium.resources.errors import InvalidInput, Issue, Unavailable
@@ -131,12 +132,7 @@ class Question:
         """The requests, one per body."""
         from podium.load.requests import request_bytes, target_of
 
-        headers = [("user-agent", "podium-load")]
-        for text in self.header or []:
-            name, colon, value = text.partition(":")
-            if not colon:
-                raise InvalidInput(Issue("--header", f"expected NAME: VALUE, got {text[:60]!r}"))
-            headers.append((name.strip(), value.strip()))
+        headers = [("user-agent", "podium-load"), *headers_of(self.header)]
         if asked.token and "authorization" not in {name.lower() for name, _ in headers}:
             headers.append(("authorization", f"Bearer {asked.token}"))
         verb = (self.method or ("POST" if asked.bodies else "GET")).upper()

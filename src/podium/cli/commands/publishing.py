@@ -10,6 +10,7 @@ import typer
 
 from podium.cli.display import clean
 from podium.cli.output import emit
+from podium.cli.pairs import pairs_of
 from podium.cli.progress import Activity
 from podium.cli.session import Session, command
 from podium.resources.errors import InvalidInput, Issue
@@ -125,17 +126,15 @@ def _print_pushed(session: Session, pushed: Any) -> None:
 
 
 def _metrics(given: Sequence[str]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for text in given:
-        name, separator, value = text.partition("=")
+    found = {}
+    for name, text in pairs_of(given, "--metric", value="NUMBER"):
         try:
-            number = float(value)
+            number = float(text)
         except ValueError:
             number = math.nan
-        if not separator or not name or not math.isfinite(number):
-            raise InvalidInput(Issue("--metric", f"expected NAME=NUMBER such as auc=0.93, got {text[:80]!r}"))
-        if name in found:
-            raise InvalidInput(Issue("--metric", f"{name[:80]} is given twice"))
+        if not math.isfinite(number):
+            words = f"{name[:60]}: expected a number such as auc=0.93, got {text[:60]!r}"
+            raise InvalidInput(Issue("--metric", words))
         found[name] = number
     return found
 

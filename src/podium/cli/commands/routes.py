@@ -7,6 +7,7 @@ import typer
 from podium.cli.display import clean, print_table
 from podium.cli.exits import Exit
 from podium.cli.output import emit
+from podium.cli.pairs import headers_of, pairs_of
 from podium.cli.session import Session, command, group
 from podium.resources.errors import InvalidInput, Issue
 
@@ -50,9 +51,9 @@ def test(
 
     request = RouteTestRequest(
         path=path,
-        headers=_pairs(header, ":", "--header"),
-        query=_pairs(query, "=", "--query"),
-        claims=_pairs(claim, "=", "--claim"),
+        headers=_headers(header),
+        query=dict(pairs_of(query, "--query")),
+        claims=dict(pairs_of(claim, "--claim")),
     )
     with session.client() as client:
         result = client.test_route(name, request)
@@ -61,15 +62,12 @@ def test(
         raise typer.Exit(Exit.ERROR)
 
 
-def _pairs(given: list[str] | None, mark: str, option: str) -> dict[str, str]:
+def _headers(given: list[str] | None) -> dict[str, str]:
     found = {}
-    for text in given or []:
-        name, there, value = text.partition(mark)
-        if not there or not name.strip():
-            raise InvalidInput(Issue(option, f"expected NAME{mark}VALUE, got {text[:60]!r}"))
-        if name.strip() in found:
-            raise InvalidInput(Issue(option, f"{name.strip()[:40]}: expected once, got twice"))
-        found[name.strip()] = value.strip()
+    for name, value in headers_of(given):
+        if name in found:
+            raise InvalidInput(Issue("--header", f"{name[:60]}: expected once, got twice"))
+        found[name] = value
     return found
 
 

@@ -6,6 +6,7 @@ import typer
 
 from podium.cli.display import clock, print_table
 from podium.cli.output import emit, emit_list
+from podium.cli.pairs import pairs_of
 from podium.cli.reporting import note
 from podium.cli.session import Session, command, group
 from podium.resources.errors import InvalidInput, Issue
@@ -167,15 +168,10 @@ def _covers(info: "TokenInfo") -> str:
 
 
 def _claims(given: list[str] | None) -> dict[str, str]:
-    """NAME=VALUE, each name once."""
-    found: dict[str, str] = {}
-    for text in given or []:
-        name, there, value = text.partition("=")
-        if not there or not name or not value:
-            raise InvalidInput(Issue("--claim", f"expected NAME=VALUE, got {text[:60]!r}"))
-        if name in found:
-            raise InvalidInput(Issue("--claim", f"{name[:40]}: expected once, got twice"))
-        found[name] = value
+    found = dict(pairs_of(given, "--claim"))
+    for name, value in found.items():
+        if not value:
+            raise InvalidInput(Issue("--claim", f"{name[:60]}: expected a value, got nothing"))
     return found
 
 
