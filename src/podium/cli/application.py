@@ -1,6 +1,7 @@
 """The Typer application: which commands there are. Called by `podium.cli.main`."""
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -22,9 +23,15 @@ from podium.cli.commands import (
     tokens,
     top,
 )
-from podium.cli.session import HELP
+from podium.cli.session import HELP, Session
 
 _ABOUT = "Podium: puts model versions into production, watches them, and takes bad ones back by itself."
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        information.version(Session())
+        raise typer.Exit
 
 
 def build() -> typer.Typer:
@@ -38,6 +45,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings=HELP,
     )
+    app.callback()(_before)
     for part in (
         local,
         diagnosis,
@@ -58,6 +66,14 @@ def build() -> typer.Typer:
     for last in (information, demonstration):
         last.register(app)
     return app
+
+
+def _before(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="The version, and exit.")
+    ] = False,
+) -> None:
+    pass  # What stands before the command: only what ends by itself.
 
 
 def run() -> None:

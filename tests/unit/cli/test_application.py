@@ -117,6 +117,11 @@ def test_schemas_are_those_of_the_kinds(home: Path) -> None:
     assert "known: Workspace" in CliRunner().invoke(build(), ["schema", "gizmo"]).stderr
 
 
+def test_version_is_told_as_an_option_too(home: Path) -> None:
+    told = [CliRunner().invoke(build(), [word]).stdout for word in ("version", "--version")]
+    assert told[0] == told[1] != ""
+
+
 def test_version_names_podium_and_python(home: Path) -> None:
     found = json.loads(CliRunner().invoke(build(), ["version", "-o", "json"]).stdout)
     assert set(found) == {"podium", "python", "platform"}

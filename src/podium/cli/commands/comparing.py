@@ -19,7 +19,7 @@ _NAMES = 20
 
 def register(app: typer.Typer) -> None:
     """Adds the group."""
-    inner = group("shadow", "Shadows: their answers beside those of their champions, on the same requests.")
+    inner = group("shadow", "Shadows: their answers beside those of their champions.")
     command(inner, "show")(show)
     app.add_typer(inner, name="shadow")
 
