@@ -126,7 +126,8 @@ class _Mailbox:
             self._news.clear()
             if not (self.closed or self.lost):
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), timeout)
+                    async with asyncio.timeout(timeout):
+                        await self._news.wait()
         return self._batches.popleft() if self._batches else None
 
 

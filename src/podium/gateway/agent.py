@@ -287,7 +287,8 @@ class Agent:
                 self._work.set()
             self._access_due.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._access_due.wait(), _ACCESS_SECONDS)
+                async with asyncio.timeout(_ACCESS_SECONDS):
+                    await self._access_due.wait()
 
     # --- into Envoy --------------------------------------------------------------------------------------------
 
@@ -295,7 +296,8 @@ class Agent:
         wait = 0.0
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._work.wait(), self._settings.heartbeat)
+                async with asyncio.timeout(self._settings.heartbeat):
+                    await self._work.wait()
             self._work.clear()
             await self._serving.wait()
             try:

@@ -195,7 +195,8 @@ class EnvoyProcess:
             with contextlib.suppress(Unavailable):
                 await self._admin.fail_health()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(hurry.wait(), min(left, _ANNOUNCE_SECONDS))
+                async with asyncio.timeout(min(left, _ANNOUNCE_SECONDS)):
+                    await hurry.wait()
 
     async def stop(self, drain: float) -> None:
         """Take no new connections, let requests under way end for up to `drain` seconds, then end Envoy."""

@@ -87,7 +87,8 @@ class Reporting:
             if not self.shifted:
                 left = max(0.0, count_at - time.monotonic())
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.due.wait(), max(wait, left))
+                    async with asyncio.timeout(max(wait, left)):
+                        await self.due.wait()
             told = self.due.is_set()
             self.due.clear()
             try:

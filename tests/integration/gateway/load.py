@@ -75,7 +75,8 @@ class Load:
                     await _leave(writer)
                     reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
                 writer.write(request)
-                head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 20)).decode("latin-1")
+                async with asyncio.timeout(20):
+                    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
                 answer = await reader.readexactly(int(fields["content-length"]))
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
@@ -108,4 +109,5 @@ async def _leave(writer: asyncio.StreamWriter | None) -> None:
     if writer is not None:
         writer.close()
         with contextlib.suppress(OSError, TimeoutError):
-            await asyncio.wait_for(writer.wait_closed(), 5)
+            async with asyncio.timeout(5):
+                await writer.wait_closed()
