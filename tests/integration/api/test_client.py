@@ -294,13 +294,13 @@ def test_wait_tells_how_it_came_out(client: Any, churn: ApiServer) -> None:
         "phase": "Ready",
     }
     set_status(**served)
-    assert client.wait("d", generation=generation, timeout=5).outcome == "promoted"
+    assert client.wait("d", generation=generation, timeout=30).outcome == "promoted"
     rejected = {"revision": "d-00002", "generation": 1, "rollout": "d-2", "reason": "too many errors"}
     set_status(rejected=rejected)
-    outcome = client.wait("d", generation=generation, timeout=5)
+    outcome = client.wait("d", generation=generation, timeout=30)
     assert (outcome.outcome, outcome.message) == ("rolledBack", "too many errors")
     set_status(rejected=None, phase="Failed", message="no such alias", stable_revision=None)
-    assert client.wait("d", timeout=5).outcome == "failed"
+    assert client.wait("d", timeout=30).outcome == "failed"
 
 
 def test_no_server_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

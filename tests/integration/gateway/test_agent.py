@@ -81,7 +81,7 @@ def test_a_bookmark_is_reported_without_a_change(world: World, gateway: Gateway,
     gateway.start_agent()
     server.wait_loaded(server.version)
     before = gateway.settings.layout.document("routes").stat().st_mtime_ns
-    server.wait_loaded(server.other_commit(), seconds=5)
+    server.wait_loaded(server.other_commit(), seconds=30)
     assert gateway.settings.layout.document("routes").stat().st_mtime_ns == before
 
 

@@ -188,7 +188,7 @@ def stream(url, name, headers=None):
     try:
         sender.async_stream_infer(name, [tensor])
     except InferenceServerException:
-        assert answered.wait(5), "a stream that ended without a word"
+        assert answered.wait(30), "a stream that ended without a word"
     answered.wait(20)
     sender.stop_stream()
     [error] = [error for _, error in got[:1]]
