@@ -28,8 +28,9 @@ from podium.cli.session import HELP, Session
 _ABOUT = "Podium: puts model versions into production, watches them, and takes bad ones back by itself."
 
 
-def _tell_version(wanted: bool) -> None:
-    if wanted:
+def _tell_version(context: typer.Context, wanted: bool) -> None:
+    # A shell that completes a command line only asks what could come.
+    if wanted and not context.resilient_parsing:
         information.version(Session())
         raise typer.Exit
 

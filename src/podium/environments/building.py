@@ -7,13 +7,17 @@ as files. The first to run it on the packages is a replica, in its sandbox.
 """
 
 import hashlib
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
-from podium.environments import bytecode
 from podium.environments.consistency import conflicts
 from podium.environments.installer import Installer, Say, UvFailed
 from podium.resources.errors import IntegrityError, Unavailable
+
+# Tests inside packages are never imported by a model: a third of the files of scikit-learn, pandas and scipy.
+_NOT_COMPILED = r"/tests?/"
 
 
 def build(
@@ -45,7 +49,20 @@ def build(
     if found := conflicts(_site_packages(folder, version), version):
         raise UvFailed("the packages of the lock do not fit together: " + "; ".join(found[:5]))
     say("compiling byte code")
-    bytecode.provide(folder / "lib", inside.resolve(strict=True), bytecode.store_folder(), held=held)
+    _compile(folder, inside.resolve(strict=True), held)
+
+
+def _compile(folder: Path, interpreter: Path, held: int) -> None:
+    """Byte code for all modules: a replica may not write any, and would compile them again at each start.
+
+    A file that does not compile (some packages carry templates or other Pythons' code) is left as it is.
+    """
+    workers = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    subprocess.run(
+        [interpreter, "-I", "-S", "-m", "compileall", "-qq", "-j", workers, "-x", _NOT_COMPILED, folder / "lib"],
+        env={"LANG": "C.UTF-8"}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd="/", check=False, pass_fds=[held],
+    )  # fmt: skip
 
 
 def _full_version(folder: Path) -> str:

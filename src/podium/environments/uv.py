@@ -21,7 +21,6 @@ from typing import Literal
 
 from uv import find_uv_bin
 
-from podium.environments import bytecode
 from podium.environments.building import build
 from podium.environments.installer import Installer, Say, UvFailed
 from podium.environments.locks import Lock, check_lock, resolve
@@ -33,7 +32,6 @@ _FAILED_SECONDS = 60.0
 """For how long a failure is remembered: an index may be back after that."""
 _FRESH_SECONDS = 600.0
 """One that was asked for this recently is never removed: somebody may be about to start a replica in it."""
-_SWEEP_SECONDS = 86_400.0
 _RETRY_SECONDS = (2.0, 10.0, 30.0)
 """Before each further attempt at a build that failed for a reason that may pass. uv repeats single requests itself."""
 _PASSING = (
@@ -80,8 +78,8 @@ def _may_pass(error: Exception) -> bool:
 class Environments:
     """Folders `<digest>` under `root`. Safe for threads and processes. `max_bytes`: size limit for `collect`.
 
-    What uv downloads stays in uv's own cache (UV_CACHE_DIR, else the user's), and byte code beside it
-    (`bytecode.store_folder`): files are linked from there, not copied, where both lie on one file system.
+    What uv downloads stays in uv's own cache (UV_CACHE_DIR, else the user's): files are linked from it, not copied,
+    where both lie on one file system.
     """
 
     def __init__(self, root: Path, *, wheel: Path, max_bytes: int) -> None:
@@ -91,7 +89,6 @@ class Environments:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._installer = Installer(Path(find_uv_bin()))
         self._wheel = self._keep_wheel(wheel)
-        self._swept = float("-inf")
         self._builds: dict[str, _Build] = {}
         self._guard = threading.Lock()
 
@@ -197,7 +194,7 @@ class Environments:
     def collect(self, in_use: set[str]) -> list[str]:
         """Remove environments, least recently used first, until all are within the limit; and what is left of builds
         that died. Never one of `in_use`, one that is being made, or one that was asked for in the last ten minutes.
-        Returns the digests that went. Once a day, shared byte code goes that has long been of no use."""
+        Returns the digests that went."""
         gone = [
             name
             for name in self._names()
@@ -217,9 +214,6 @@ class Environments:
             if self._remove(name, half_made=False):
                 total -= size
                 gone.append(name)
-        if time.monotonic() - self._swept > _SWEEP_SECONDS:
-            self._swept = time.monotonic()
-            bytecode.collect(bytecode.store_folder())
         return gone
 
     def _names(self) -> list[str]:

@@ -15,6 +15,7 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from podium.resources.durable import replace_file
 from podium.resources.errors import IntegrityError
@@ -24,8 +25,15 @@ TOKEN_VARIABLE = "PODIUM_PROCESS_TOKEN"  # noqa: S105
 _HAS_PROC = Path("/proc/self/stat").exists()
 _HAS_PIDFD = hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")
 _POLL_SECONDS = 0.02
-_EXEC_SECONDS = 1.0
-"""For how long a process that shows no environment or no arguments is taken to be in the middle of an exec."""
+_ENDING, _KERNEL_THREAD = 0x4, 0x200000
+"""PF_EXITING and PF_KTHREAD among the flags of /proc/PID/stat (the kernel's include/linux/sched.h)."""
+_LOOKS = 100
+
+
+class _Stat(NamedTuple):
+    state: bytes
+    flags: int
+    start_ticks: int
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,12 @@ def new_token() -> str:
 def identify(pid: int, token: str) -> ProcessIdentity | None:
     """The identity of the process that has this pid now, if it runs and carries `token`; else None."""
     started = _start_ticks(pid)
-    if started is None or not _carries(pid, token):
+    if started is None:
+        return None
+    carries = _carries(pid, token)
+    if carries is None and environment_of(pid):
+        carries = _carries(pid, token)
+    if not carries:
         return None
     return ProcessIdentity(pid, started, token)
 
@@ -56,13 +69,25 @@ def is_alive(identity: ProcessIdentity) -> bool:
     A process whose environment may not be read and whose arguments do not show the token is not trusted:
     False.
     """
-    deadline = time.monotonic() + _EXEC_SECONDS
-    while _start_ticks(identity.pid) == identity.start_ticks:
-        carries = _carries(identity.pid, identity.token)
-        if carries is not None or time.monotonic() > deadline:
-            return bool(carries)
-        time.sleep(0.0005)
-    return False
+    if _start_ticks(identity.pid) != identity.start_ticks:
+        return False
+    carries = _carries(identity.pid, identity.token)
+    # In the middle of an exec, pid and start are all that it shows. So does one that is about to be a zombie.
+    return carries if carries is not None else _start_ticks(identity.pid, ending=True) == identity.start_ticks
+
+
+def environment_of(pid: int) -> bytes:
+    """The environment that a process was given; of one in the middle of an exec, after that (for up to 0.1 s). Empty
+    where it has none, as a kernel thread, or may not be read."""
+    for _ in range(_LOOKS):
+        found = b""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            found = Path(f"/proc/{pid:d}/environ").read_bytes()
+            if not found and not _stat(pid).flags & (_ENDING | _KERNEL_THREAD):
+                time.sleep(0.001)
+                continue
+        return found
+    return b""
 
 
 def send_signal(identity: ProcessIdentity, number: signal.Signals) -> bool:
@@ -154,22 +179,28 @@ def read_identity(path: Path) -> ProcessIdentity | None:
     raise IntegrityError(f"{path}: expected pid, start_ticks and token of a process")
 
 
-def _start_ticks(pid: int) -> int | None:
-    """When the process with this pid started; None if there is none, or only a zombie that nobody has reaped yet."""
+def _start_ticks(pid: int, *, ending: bool = False) -> int | None:
+    """When the process with this pid started; None if there is none, or only a zombie that nobody has reaped yet, and
+    with `ending` also if it is about to be one."""
     if not _HAS_PROC:
         return _start_ticks_without_proc(pid)
     try:
-        stat = Path(f"/proc/{pid:d}/stat").read_bytes()
+        seen = _stat(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
+    return None if seen.state in (b"Z", b"X") or (ending and seen.flags & _ENDING) else seen.start_ticks
+
+
+def _stat(pid: int) -> _Stat:
+    stat = Path(f"/proc/{pid:d}/stat").read_bytes()
     # proc_pid_stat(5): the second field is the name in parentheses and may hold anything, also ") ".
     fields = stat[stat.rindex(b")") + 2 :].split()
-    state, started = fields[0], fields[19]
-    return None if state in (b"Z", b"X") else int(started)
+    return _Stat(fields[0], int(fields[6]), int(fields[19]))
 
 
 def _carries(pid: int, token: str) -> bool | None:
-    """None: it does not show. While the kernel maps a new program (exec), a process has no environment to see."""
+    """None: it does not show. While the kernel maps a new program (exec), a process has no environment to see, nor has
+    one that ends. Without /proc that cannot be told from False."""
     if not token:
         return False
     if not _HAS_PROC:
@@ -183,7 +214,7 @@ def _carries(pid: int, token: str) -> bool | None:
         arguments = Path(f"/proc/{pid:d}/cmdline").read_bytes()
     if any(wanted in argument for argument in arguments.split(b"\0")):
         return True
-    return None if environment == b"" or not arguments else False
+    return None if environment == b"" else False
 
 
 def _start_ticks_without_proc(pid: int) -> int | None:

@@ -27,7 +27,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from podium.processes.identity import TOKEN_VARIABLE, ProcessIdentity, is_alive, send_signal, wait_exit
+from podium.processes.identity import (
+    TOKEN_VARIABLE,
+    ProcessIdentity,
+    environment_of,
+    is_alive,
+    send_signal,
+    wait_exit,
+)
 from podium.processes.removal import remove_tree
 from podium.processes.sandbox import Box, Limits
 from podium.processes.shim.rotation import clean
@@ -376,9 +383,8 @@ def _carriers(token: str, only: int | None = None) -> Iterator[int]:
     wanted = f"{TOKEN_VARIABLE}={token}".encode()
     names = [str(only)] if only is not None else [name for name in os.listdir("/proc") if name.isdigit()]
     for name in names:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            if wanted in Path(f"/proc/{name}/environ").read_bytes().split(b"\0"):
-                yield int(name)
+        if wanted in environment_of(int(name)).split(b"\0"):
+            yield int(name)
 
 
 def _last_lines(path: Path, lines: int, width: int = 2000) -> list[str]:

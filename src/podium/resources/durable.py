@@ -13,7 +13,8 @@ def replace_file(path: Path, content: bytes, *, several_writers: bool = False) -
     """Write a file that only its owner reads, in one step; on the disk, with its name, when it returns.
 
     With one writer the draft has a fixed name, so that a killed writer leaves at most one behind; `several_writers`
-    at the same time do not meet, and the last one wins. Raises OSError, and then the old content is still in place.
+    at the same time do not meet, and the last one wins. Raises OSError: the old content is still in place then, unless
+    it was the folder that could not be flushed: the new one is, but might not survive a power cut.
     """
     draft = _written(path, content, several_writers=several_writers)
     try:
@@ -47,10 +48,11 @@ def flush_folder(folder: Path) -> None:
 
 
 def _written(path: Path, content: bytes, *, several_writers: bool) -> Path:
-    """A draft beside `path`, on the disk. Links that lie in its place are not followed."""
+    """A draft beside `path`, on the disk: a new file always, whatever lies under its name."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8) if several_writers else 'new'}")
-    once = os.O_EXCL if several_writers else os.O_TRUNC
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | once, 0o600)
+    if not several_writers:
+        draft.unlink(missing_ok=True)
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_EXCL, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)

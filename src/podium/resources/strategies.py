@@ -14,6 +14,7 @@ from podium.resources.route import StickyKey, check_header
 from podium.resources.shape import Spec
 
 PREVIEW_HEADER = "x-podium-preview"
+_NEVER_TRUE = frozenset({"content-type", "accept", "cookie", "te", "trailer", "upgrade", "x-forwarded-proto"})
 
 
 class CanaryStep(Spec):
@@ -142,6 +143,10 @@ class BlueGreenStrategy(Spec):
     @classmethod
     def _check_header(cls, value: str) -> str:
         check_header(value)
+        if value in _NEVER_TRUE:
+            raise ValueError(
+                f"{value}: no request has it set to 'true'; take a name of your own, such as x-preview"
+            )
         return value
 
 

@@ -17,6 +17,7 @@ from podium.processes import is_alive, send_signal, wait_exit
 from podium.processes import shim as shim_package
 from podium.processes.supervision import (
     Observed,
+    _carriers,
     kill_left_over,
     launch,
     observe,
@@ -146,6 +147,27 @@ def test_what_a_killed_shim_left_behind_is_found_by_its_token(boxes: Boxes) -> N
     send_signal(seen.shim, signal.SIGKILL)
     wait_exit(seen.shim, 10)
     until(lambda: gone(seen.pid or 0))
+    assert kill_left_over(seen.shim.token) == 1
+    until(lambda: kill_left_over(seen.shim.token) == 0)
+
+
+def test_what_becomes_another_program_again_and_again_is_found_too(boxes: Boxes) -> None:
+    """In the middle of an exec a process shows no environment; long arguments make that moment last."""
+    code = (
+        "import os, signal, sys\n"
+        "again = [sys.executable, '-I', '-S', '-c', 'import os, sys; os.execv(sys.orig_argv[0], sys.orig_argv)']\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid(); print('up'); os.execv(sys.executable, [*again, *['x' * 100_000] * 10])\n"
+        "signal.pause()"
+    )
+    folder = boxes.start(code)
+    seen = running(folder)
+    send_signal(seen.shim, signal.SIGKILL)
+    wait_exit(seen.shim, 10)
+    until(lambda: gone(seen.pid or 0))
+    (left,) = set(_carriers(seen.shim.token))
+    for _ in range(10_000):
+        assert list(_carriers(seen.shim.token, only=left)) == [left]
     assert kill_left_over(seen.shim.token) == 1
     until(lambda: kill_left_over(seen.shim.token) == 0)
 

@@ -127,6 +127,12 @@ def test_version_names_podium_and_python(home: Path) -> None:
     assert set(found) == {"podium", "python", "platform"}
 
 
+def test_completion_tells_no_version() -> None:
+    done = run(_PODIUM_COMPLETE="complete_bash", COMP_WORDS="podium --version ", COMP_CWORD="2")
+    assert "Python" not in done.stdout
+    assert "rollout" in done.stdout
+
+
 def test_completion_knows_the_commands() -> None:
     done = run(_PODIUM_COMPLETE="complete_bash", COMP_WORDS="podium roll", COMP_CWORD="1")
     assert done.stdout.split() == ["rollout", "rollback"] or set(done.stdout.split()) == {

@@ -46,16 +46,38 @@ def test_a_folder_in_the_way_is_an_error_and_nothing_is_left_over(tmp_path: Path
     assert os.listdir(tmp_path) == ["x"]
 
 
-def test_a_link_in_the_way_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / ".x.new").symlink_to(tmp_path / "victim")
-    with pytest.raises(OSError):
-        replace_file(tmp_path / "x", b"content")
-    assert not (tmp_path / "victim").exists()
+@pytest.mark.parametrize("kind", ["a killed writer's", "a link", "a second name of another file"])
+def test_what_lies_under_the_drafts_name_is_neither_written_to_nor_kept(tmp_path: Path, kind: str) -> None:
+    folder, other, draft = tmp_path / "folder", tmp_path / "other", tmp_path / "folder" / ".x.new"
+    folder.mkdir()
+    other.write_bytes(b"another's, and longer than what comes")
+    other.chmod(0o644)
+    if kind == "a link":
+        draft.symlink_to(other)
+    elif kind == "a second name of another file":
+        draft.hardlink_to(other)
+    else:
+        draft.write_bytes(b"half of something")
+    replace_file(folder / "x", b"whole")
+    assert (folder / "x").read_bytes() == b"whole"
+    assert stat.S_IMODE((folder / "x").stat().st_mode) == 0o600
+    assert other.read_bytes() == b"another's, and longer than what comes"
+    assert os.listdir(folder) == ["x"]
 
 
-def test_a_killed_writers_draft_is_no_obstacle_and_goes(tmp_path: Path) -> None:
-    (tmp_path / ".x.new").write_bytes(b"half of something that was longer than what comes")
-    replace_file(tmp_path / "x", b"whole")
+def test_a_folder_that_cannot_be_flushed_is_an_error_and_the_content_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def files_only(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(5, "Input/output error")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    with pytest.raises(OSError, match="Input/output"):
+        replace_file(tmp_path / "x", b"whole")
     assert (tmp_path / "x").read_bytes() == b"whole"
     assert os.listdir(tmp_path) == ["x"]
 

@@ -96,6 +96,7 @@ def test_an_unknown_field_is_told_the_known_ones_of_the_choice_that_was_made(
         ("x_try", "the gateway lets no header with '_'"),
         ("host", "one of HTTP's own"),
         ("X-Try", "lower-case"),
+        ("content-type", "no request has it set to 'true'"),
     ],
 )
 def test_a_preview_header_that_could_never_be_met_is_refused(header: str, words: str) -> None:
