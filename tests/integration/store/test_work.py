@@ -352,7 +352,7 @@ def test_a_wake_between_claim_and_wait_is_not_slept_through(store: Store) -> Non
     store.wake(uid_of(created))
     started = time.monotonic()
     store.wait_for_work(30.0)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_waiting_for_work_ends_by_itself(store: Store) -> None:

@@ -99,7 +99,7 @@ def test_all_together_take_one_deadline(serve: Callable[[str, list[bytes]], Path
     paths = [serve(f"s{n}", []) for n in range(20)] + [serve("ok", [OK])]
     before = time.monotonic()
     answers = ask_all(paths, 0.3)
-    assert time.monotonic() - before < 1.5
+    assert time.monotonic() - before < 5  # one after the other would take 6 s
     assert answers == ["silent"] * 20 + ["ready"]
 
 
